@@ -1,0 +1,1 @@
+"""Engines: the one seam between the workbench and a model."""

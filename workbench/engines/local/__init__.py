@@ -1,0 +1,1 @@
+"""AWQ and dense models, with adapters, in this process."""
