@@ -1,0 +1,39 @@
+"""Fixtures shared by the whole suite: one demo model, one engine, tiny checkpoints."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from workbench.engines.local.engine import LocalEngine
+    from workbench.engines.local.loader import LoadedModel
+
+
+@pytest.fixture(scope="session")
+def demo_loaded() -> LoadedModel:
+    """The demo model, exact fp32, loaded once for the whole session."""
+    from workbench.engines.local.loader import load
+
+    return load("demo", device="cpu", kernel="fp32", progress=False)
+
+
+@pytest.fixture(scope="session")
+def demo_engine(demo_loaded: LoadedModel) -> Iterator[LocalEngine]:
+    """An engine on the demo model; tests leave its settings as they found them."""
+    from workbench.engines.local.engine import LocalEngine
+
+    yield LocalEngine(demo_loaded)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return Path(__file__).resolve().parent.parent

@@ -1,0 +1,292 @@
+"""The local engine: an AWQ or dense model in this process, decoding many requests as one batch."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import secrets
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+
+import psutil
+import torch
+from jinja2 import TemplateError
+
+from workbench.engines.local.cache import kv_bytes_per_token, round_up
+from workbench.engines.local.decode import Batch, Prefill, prefill
+from workbench.engines.local.text import StopTokens, StreamText
+from workbench.errors import AdapterError, ContextOverflow, EngineError, EngineUnavailable, OutOfMemory
+from workbench.params import SEED_MAX, SamplingParams
+from workbench.records import BASE, Generation, Request, TokenEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from workbench.engines.base import EngineInfo
+    from workbench.engines.local.loader import LoadedModel
+    from workbench.records import Message
+
+MAX_ROWS: Final = {"cpu": 72, "cuda": 512}
+"""Most rows decoded together: beyond it a step takes longer in proportion, and nothing is gained."""
+_PREFILLS_KEPT: Final = 4
+_MEMORY_SHARE: Final = 0.5
+"""Share of the free memory, after loading, that keys and values may take."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for the ways torch says that memory ran out."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+class LocalEngine:
+    """Generates with a model in this process. Not safe to use from several threads at once.
+
+    Attributes:
+        max_rows: Most rows decoded together; halved when memory runs out.
+        memory_bytes: Memory that keys and values may take.
+    """
+
+    def __init__(
+        self, loaded: LoadedModel, max_rows: int | None = None, memory_gib: float | None = None
+    ) -> None:
+        self._loaded: LoadedModel | None = loaded
+        device = torch.device(loaded.info.device)
+        self.max_rows = max_rows or MAX_ROWS.get(device.type, 72)
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+        self.memory_bytes = int(memory_gib * 2**30) if memory_gib else int(free * _MEMORY_SHARE)
+        self._eos = torch.tensor(loaded.eos_token_ids, dtype=torch.int64, device=device)
+        self._stops = StopTokens(loaded.tokenizer, loaded.model.config.vocab_size, device)
+        self._kv_bytes = kv_bytes_per_token(loaded.model.config, loaded.model.dtype.itemsize)
+        self._prefills: OrderedDict[tuple[int, ...], Prefill] = OrderedDict()
+        self._rendered: OrderedDict[str, tuple[tuple[int, ...], str]] = OrderedDict()
+
+    @property
+    def info(self) -> EngineInfo:
+        """What this engine is."""
+        return self._model.info
+
+    @property
+    def _model(self) -> LoadedModel:
+        if self._loaded is None:
+            raise EngineUnavailable("this engine is closed; load it again with load_engine")
+        return self._loaded
+
+    @property
+    def model(self) -> Any:
+        """The transformers model."""
+        return self._model.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The transformers tokenizer."""
+        return self._model.tokenizer
+
+    def close(self) -> None:
+        """Free the model."""
+        self._loaded = None
+        self._prefills.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def chat(
+        self, messages: str | Sequence[Message], system: str | None = None, adapter: str = BASE, **settings: Any
+    ) -> Generation:
+        """Answer one message, for trying things. Without a seed a fresh one is drawn; the answer says which.
+
+        Args:
+            messages: The user's words, or a list of chat messages.
+            system: System message put first.
+            adapter: Adapter name, or "base".
+            settings: Fields of SamplingParams; by default those of the model card.
+
+        Raises:
+            ParamError: A setting is unknown or out of range.
+            EngineError: The request cannot be answered.
+        """
+        asked = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        head = [{"role": "system", "content": system}] if system is not None else []
+        params = SamplingParams.from_dict(settings)
+        if params.seed is None:
+            params = params.replace(seed=1 + secrets.randbelow(SEED_MAX))
+        request = Request("chat", "chat", 0, (*head, *asked), params, adapter)
+        self._checked(request)
+        return next(self.generate([request]))
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
+        """Answer every request; see :class:`workbench.engines.base.Engine`."""
+        waiting = _Waiting(requests)
+        batch = self._new_batch()
+        while True:
+            try:
+                yield from self._admit(batch, waiting)
+                if not batch.active:
+                    return
+                yield from batch.step()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                waiting.put_back(batch.requests)
+                self._halve(batch, error)
+                batch = self._new_batch()
+
+    def stream(self, request: Request) -> Iterator[TokenEvent]:
+        """Answer one request token by token, its prompt computed anew."""
+        ids, text = self._checked(request)
+        batch = self._new_batch()
+        writer = StreamText(self.tokenizer, request.params.stop)
+        done = batch.admit([request], prefill(self.model, ids, text, self._eos.device))
+        while True:
+            token = done[0].token_ids[-1] if done else batch.last_token()
+            now_ns = time.perf_counter_ns()
+            piece = "" if token in self._model.eos_token_ids else writer.add(token)
+            if done:
+                yield TokenEvent(token, piece + writer.end(), now_ns, done[0].finish_reason, len(ids))
+                return
+            yield TokenEvent(token, piece, now_ns, None, len(ids))
+            done = batch.step()
+
+    def render(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None) -> str:
+        """The prompt as the model sees it: the checkpoint's own chat template applied.
+
+        Raises:
+            EngineError: The template refuses the messages.
+        """
+        return self._render(tuple(messages), tuple(tools) if tools else None)[1]
+
+    def _new_batch(self) -> Batch:
+        return Batch(self.model, self.tokenizer, self._eos, self._stops)
+
+    def _render(
+        self, messages: tuple[Message, ...], tools: tuple[dict[str, Any], ...] | None
+    ) -> tuple[tuple[int, ...], str]:
+        key = json.dumps([messages, tools], sort_keys=True, default=str)
+        if key not in self._rendered:
+            try:
+                text = self.tokenizer.apply_chat_template(
+                    list(messages), tools=list(tools) if tools else None, add_generation_prompt=True, tokenize=False
+                )
+            except (TemplateError, TypeError, ValueError) as error:
+                raise EngineError(f"the model's chat template refuses these messages: {error}") from error
+            ids = tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+            self._rendered[key] = (ids, text)
+            if len(self._rendered) > 64:
+                self._rendered.popitem(last=False)
+        return self._rendered[key]
+
+    def _checked(self, request: Request) -> tuple[tuple[int, ...], str]:
+        """The rendered prompt of a request that can be answered."""
+        if request.adapter != BASE and request.adapter not in self.info.adapters:
+            loaded = ", ".join([BASE, *self.info.adapters])
+            raise AdapterError(f"adapter {request.adapter!r} is not loaded; loaded: {loaded}")
+        ids, text = self._render(request.messages, request.tools)
+        limit = self.info.context_length
+        if len(ids) + request.params.max_tokens > limit:
+            raise ContextOverflow(
+                f"prompt {request.prompt_id!r} has {len(ids)} tokens and max_tokens is {request.params.max_tokens}: "
+                f"together more than the model's {limit}; shorten the prompt or lower max_tokens"
+            )
+        return ids, text
+
+    def _capacity(self, length: int) -> int:
+        """Rows of a length that the memory budget holds, at most max_rows."""
+        return min(self.max_rows, self.memory_bytes // (self._kv_bytes * round_up(length)))
+
+    def _admit(self, batch: Batch, waiting: _Waiting) -> Iterator[Generation]:
+        """Fill the batch up from the waiting requests, a prompt at a time."""
+        while waiting:
+            request = waiting.head
+            try:
+                ids, text = self._checked(request)
+            except (EngineError, AdapterError) as error:
+                waiting.take(1)
+                yield Generation.failed(request, f"{type(error).__name__}: {error}")
+                continue
+            needed = max(batch.shape[1], len(ids) + request.params.max_tokens)
+            free = self._capacity(needed) - batch.active
+            if free <= 0:
+                if batch.active:
+                    return
+                raise OutOfMemory(self._too_small(needed))
+            group = waiting.same_prompt(free)
+            try:
+                done = batch.admit(group, self._prefill(ids, text))
+            except (RuntimeError, MemoryError):
+                admitted = {r.key for r in batch.requests}
+                waiting.put_back([r for r in group if r.key not in admitted])
+                raise
+            yield from done
+
+    def _prefill(self, ids: tuple[int, ...], text: str) -> Prefill:
+        if ids not in self._prefills:
+            while len(self._prefills) >= _PREFILLS_KEPT:
+                self._prefills.popitem(last=False)
+            self._prefills[ids] = prefill(self.model, ids, text, self._eos.device)
+        self._prefills.move_to_end(ids)
+        return self._prefills[ids]
+
+    def _halve(self, batch: Batch, error: BaseException) -> None:
+        """Make room after memory ran out."""
+        rows = min(self.max_rows, max(batch.active, 1))
+        self._prefills.clear()
+        if rows == 1:
+            raise OutOfMemory(self._too_small(batch.shape[1])) from error
+        self.max_rows = rows // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _too_small(self, length: int) -> str:
+        need = self._kv_bytes * round_up(length) / 2**20
+        return (
+            f"not even one answer of {length} tokens fits: its keys and values need {need:.0f} MiB, the budget is "
+            f"{self.memory_bytes / 2**20:.0f} MiB; lower max_tokens, or give the engine more with memory_gib"
+        )
+
+
+class _Waiting:
+    """Requests not yet begun, read from an iterable as they are needed."""
+
+    def __init__(self, requests: Iterable[Request]) -> None:
+        self._rest = iter(requests)
+        self._ahead: list[Request] = []
+
+    def __bool__(self) -> bool:
+        return self._fill(1) > 0
+
+    @property
+    def head(self) -> Request:
+        self._fill(1)
+        return self._ahead[0]
+
+    def _fill(self, n: int) -> int:
+        self._ahead.extend(itertools.islice(self._rest, max(0, n - len(self._ahead))))
+        return len(self._ahead)
+
+    def take(self, n: int) -> list[Request]:
+        self._fill(n)
+        taken, self._ahead = self._ahead[:n], self._ahead[n:]
+        return taken
+
+    def put_back(self, requests: Sequence[Request]) -> None:
+        self._ahead = [*requests, *self._ahead]
+
+    def same_prompt(self, most: int) -> list[Request]:
+        """Take the next requests that share the head's prompt and adapter and ask for no more tokens than it."""
+        self._fill(most)
+        head = self.head
+        n = 0
+        for request in self._ahead[:most]:
+            same = request.messages == head.messages and request.tools == head.tools
+            shorter = request.params.max_tokens <= head.params.max_tokens
+            if not (same and shorter and request.adapter == head.adapter):
+                break
+            n += 1
+        return self.take(n)

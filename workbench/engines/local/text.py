@@ -1,0 +1,104 @@
+"""Tokens to text: whole characters only, cut at stop texts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from tokenizers.decoders import DecodeStream
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+_BROKEN: Final = "\ufffd"
+
+
+def decode(tokenizer: Any, token_ids: Sequence[int]) -> str:
+    """The text of an answer, without special tokens and without a character cut short at its end."""
+    text: str = tokenizer.decode(
+        list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return text.rstrip(_BROKEN)
+
+
+def find_stop(text: str, stop: Sequence[str]) -> int | None:
+    """Where the earliest stop text begins, or None."""
+    places = [at for at in (text.find(s) for s in stop) if at >= 0]
+    return min(places, default=None)
+
+
+class StopTokens:
+    """Which tokens can complete a stop text: those whose text holds its last character, or part of one.
+
+    Only answers whose newest token is one of these need their text looked at.
+    """
+
+    def __init__(self, tokenizer: Any, vocabulary: int, device: Any) -> None:
+        self._tokenizer = tokenizer
+        self._size = vocabulary
+        self._device = device
+        self._texts: list[str] | None = None
+        self._rows: dict[tuple[str, ...], int] = {(): 0}
+        self.table = torch.zeros(1, vocabulary, dtype=torch.bool, device=device)
+
+    def row(self, stop: tuple[str, ...] | None) -> int:
+        """Row of ``table`` (bool, (n, V)) that belongs to these stop texts; row 0 is all False."""
+        key = stop or ()
+        if key not in self._rows:
+            if self._texts is None:
+                known = min(self._size, len(self._tokenizer))
+                self._texts = self._tokenizer.batch_decode([[i] for i in range(known)])
+            ends = {s[-1] for s in key}
+            hits = [_BROKEN in t or not ends.isdisjoint(t) for t in self._texts]
+            row = torch.zeros(1, self._size, dtype=torch.bool)
+            row[0, : len(hits)] = torch.tensor(hits)
+            self._rows[key] = len(self._rows)
+            self.table = torch.cat([self.table, row.to(self._device)])
+        return self._rows[key]
+
+    def hits(self, rows: Tensor, tokens: Tensor) -> Tensor:
+        """Whether each row's token can complete its stop text: bool (B,)."""
+        return self.table[rows, tokens]
+
+
+class StreamText:
+    """Text of an answer as its tokens arrive, holding back what may still turn into something else.
+
+    Held back: bytes of an unfinished character, and an ending that may begin a stop text.
+    """
+
+    def __init__(self, tokenizer: Any, stop: Sequence[str] | None) -> None:
+        self._tokenizer = tokenizer.backend_tokenizer
+        self._stream = DecodeStream(skip_special_tokens=True)
+        self._stop = tuple(stop or ())
+        self._held = ""
+        self.stopped = False
+
+    def add(self, token_id: int) -> str:
+        """The text that became certain with this token; sets ``stopped`` once a stop text is complete."""
+        if self.stopped:
+            return ""
+        self._held += self._stream.step(self._tokenizer, token_id) or ""
+        at = find_stop(self._held, self._stop)
+        if at is not None:
+            self.stopped = True
+            return self._release(at)
+        return self._release(len(self._held) - self._possible_stop())
+
+    def end(self) -> str:
+        """What was held back, when no more tokens come."""
+        return "" if self.stopped else self._release(len(self._held)).rstrip(_BROKEN)
+
+    def _release(self, n: int) -> str:
+        text, self._held = self._held[:n], self._held[n:]
+        return text
+
+    def _possible_stop(self) -> int:
+        """Length of the longest ending that begins a stop text."""
+        longest = max((len(s) for s in self._stop), default=1) - 1
+        for n in range(min(longest, len(self._held)), 0, -1):
+            if any(s.startswith(self._held[-n:]) for s in self._stop):
+                return n
+        return 0
