@@ -23,10 +23,27 @@ Every message says what was wrong, where, what is allowed, and what to do about 
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+
+def unknown(kind: str, got: object, known: Iterable[str]) -> str:
+    """One sentence for an unknown name: the nearest known one if there is one, else all of them.
+
+    >>> unknown("setting", "temprature", ["temperature", "top_p"])
+    "unknown setting 'temprature', did you mean 'temperature'?"
+    >>> unknown("setting", "x", ["temperature", "top_p"])
+    "unknown setting 'x'; known: temperature, top_p"
+    """
+    names = list(known)
+    lower = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(str(got).lower().replace("-", "_"), lower, n=1)
+    if near:
+        return f"unknown {kind} {got!r}, did you mean {lower[near[0]]!r}?"
+    return f"unknown {kind} {got!r}; known: {', '.join(names)}"
 
 
 class WorkbenchError(Exception):

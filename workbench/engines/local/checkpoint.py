@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from huggingface_hub import constants, scan_cache_dir, snapshot_download
-from huggingface_hub.errors import CacheNotFound, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    CacheNotFound,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+)
 from safetensors import SafetensorError, safe_open
 
 from workbench.engines.local.awq import GROUP_SIZES
@@ -135,13 +140,17 @@ def _read_headers(path: Path) -> dict[str, Tensor]:
     index = path / "model.safetensors.index.json"
     if index.is_file():
         try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            names = sorted(
+                set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            )
         except (json.JSONDecodeError, KeyError, AttributeError, UnicodeDecodeError) as error:
             raise CorruptCheckpoint(f"{index}: not a readable weight index ({error})") from error
         files = [path / name for name in names]
         missing = [f.name for f in files if not f.is_file()]
         if missing:
-            raise CorruptCheckpoint(f"{path}: {index.name} names files that are not there: {', '.join(missing)}")
+            raise CorruptCheckpoint(
+                f"{path}: {index.name} names files that are not there: {', '.join(missing)}"
+            )
     else:
         files = sorted(path.glob("*.safetensors"))
     if not files:
@@ -154,7 +163,9 @@ def _read_headers(path: Path) -> dict[str, Tensor]:
                     part = opened.get_slice(name)
                     tensors[name] = Tensor(tuple(part.get_shape()), part.get_dtype(), file)
         except (SafetensorError, OSError) as error:
-            raise CorruptCheckpoint(f"{file}: truncated or damaged ({error}); download it again") from error
+            raise CorruptCheckpoint(
+                f"{file}: truncated or damaged ({error}); download it again"
+            ) from error
     return tensors
 
 
@@ -163,7 +174,9 @@ def _awq_group_size(path: Path, config: dict[str, Any], tensors: dict[str, Tenso
     packed = any(name.endswith(".qweight") for name in tensors)
     if quantization is None:
         if packed:
-            raise CorruptCheckpoint(f"{path}: has packed weights, but config.json has no quantization_config")
+            raise CorruptCheckpoint(
+                f"{path}: has packed weights, but config.json has no quantization_config"
+            )
         return None
     method = str(quantization.get("quant_method", "missing"))
     allowed = "allowed: AWQ GEMM with 4 bits, or a checkpoint that is not quantized"
@@ -219,7 +232,9 @@ def weight_hash(files: list[Path], memo: Path) -> str:
     if not all(key in known for key in keys.values()):
         known |= {key: file_sha256(f) for f, key in keys.items() if key not in known}
         memo.parent.mkdir(parents=True, exist_ok=True)
-        temporary = memo.with_suffix(f".{hashlib.sha256(str(sorted(keys.values())).encode()).hexdigest()[:8]}.tmp")
+        temporary = memo.with_suffix(
+            f".{hashlib.sha256(str(sorted(keys.values())).encode()).hexdigest()[:8]}.tmp"
+        )
         temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
         temporary.replace(memo)
     lines = "".join(f"{f.name} {known[key]}\n" for f, key in sorted(keys.items()))

@@ -104,7 +104,9 @@ class Batch:
         for i, request in zip(at, requests, strict=True):
             self._rows[i] = _Row(request, prompt)
         self._pool.write_prompt(at, prompt.cache)
-        self._state.enter(at, prompt.ids, requests, [self._stops.row(r.params.stop) for r in requests])
+        self._state.enter(
+            at, prompt.ids, requests, [self._stops.row(r.params.stop) for r in requests]
+        )
         self._settings = None
         settings = RowSettings.of([r.params for r in requests], self._device)
         rows = torch.tensor(at, device=self._device)
@@ -119,7 +121,9 @@ class Batch:
         self._close_gaps()
         n = len(self._rows)
         if self._settings is None:
-            self._settings = RowSettings.of([r.request.params for r in self._rows if r], self._device)
+            self._settings = RowSettings.of(
+                [r.request.params for r in self._rows if r], self._device
+            )
             self._longest = int(self._state.length[:n].max())
         position = self._state.length[:n] - 1
         mask = self._pool.begin_step(position, self._longest)
@@ -135,7 +139,9 @@ class Batch:
         self._state.peak[:n].clamp_(min=n)
         return self._draw(out.logits[:, -1].float(), self._settings, slice(0, n))
 
-    def _draw(self, logits: Tensor, settings: RowSettings, rows: Tensor | slice) -> list[Generation]:
+    def _draw(
+        self, logits: Tensor, settings: RowSettings, rows: Tensor | slice
+    ) -> list[Generation]:
         """Draw a token for some rows from their logits, and take out the rows that finished."""
         state = self._state
         n_prompt, length = state.n_prompt[rows], state.length[rows]
@@ -161,7 +167,9 @@ class Batch:
         state, request = self._state, row.request
         n_prompt = len(row.prompt.ids)
         token_ids = state.seen[i, n_prompt : int(state.length[i])].tolist()
-        text = decode(self._tokenizer, token_ids[:-1] if token_ids[-1] in self._eos_set else token_ids)
+        text = decode(
+            self._tokenizer, token_ids[:-1] if token_ids[-1] in self._eos_set else token_ids
+        )
         stop_at = find_stop(text, request.params.stop or ())
         reason: FinishReason = "stop" if flag & 1 or stop_at is not None else "length"
         if not flag & 3 and stop_at is None:
@@ -238,7 +246,11 @@ class _State:
         def ints(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.int64, device=device)
 
-        return cls(ints(rows, length + 1), *(ints(rows) for _ in range(6)), torch.zeros(rows, device=device))
+        return cls(
+            ints(rows, length + 1),
+            *(ints(rows) for _ in range(6)),
+            torch.zeros(rows, device=device),
+        )
 
     def _fields(self) -> list[Tensor]:
         return [getattr(self, name) for name in self.__slots__]
@@ -257,7 +269,9 @@ class _State:
         for field in self._fields():
             field[target] = field[source]
 
-    def enter(self, at: list[int], ids: tuple[int, ...], requests: Sequence[Request], stops: list[int]) -> None:
+    def enter(
+        self, at: list[int], ids: tuple[int, ...], requests: Sequence[Request], stops: list[int]
+    ) -> None:
         device = self.seen.device
         self.seen[at, : len(ids)] = torch.tensor(ids, device=device)
         self.length[at] = len(ids)
@@ -269,7 +283,11 @@ class _State:
 
     def append(self, rows: Tensor | slice, tokens: Tensor, lead: Tensor) -> None:
         length = self.length[rows]
-        where = torch.arange(rows.start, rows.stop, device=length.device) if isinstance(rows, slice) else rows
+        where = (
+            torch.arange(rows.start, rows.stop, device=length.device)
+            if isinstance(rows, slice)
+            else rows
+        )
         self.seen[where, length] = tokens
         self.length[rows] = length + 1
         self.last[rows] = tokens

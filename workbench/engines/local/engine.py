@@ -7,6 +7,7 @@ import json
 import secrets
 import time
 from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import psutil
@@ -16,7 +17,13 @@ from jinja2 import TemplateError
 from workbench.engines.local.cache import kv_bytes_per_token, round_up
 from workbench.engines.local.decode import Batch, Prefill, prefill
 from workbench.engines.local.text import StopTokens, StreamText
-from workbench.errors import AdapterError, ContextOverflow, EngineError, EngineUnavailable, OutOfMemory
+from workbench.errors import (
+    AdapterError,
+    ContextOverflow,
+    EngineError,
+    EngineUnavailable,
+    OutOfMemory,
+)
 from workbench.params import SEED_MAX, SamplingParams
 from workbench.records import BASE, Generation, Request, TokenEvent
 
@@ -55,7 +62,11 @@ class LocalEngine:
         self._loaded: LoadedModel | None = loaded
         device = torch.device(loaded.info.device)
         self.max_rows = max_rows or MAX_ROWS.get(device.type, 72)
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+        free = (
+            torch.cuda.mem_get_info(device)[0]
+            if device.type == "cuda"
+            else psutil.virtual_memory().available
+        )
         self.memory_bytes = int(memory_gib * 2**30) if memory_gib else int(free * _MEMORY_SHARE)
         self._eos = torch.tensor(loaded.eos_token_ids, dtype=torch.int64, device=device)
         self._stops = StopTokens(loaded.tokenizer, loaded.model.config.vocab_size, device)
@@ -98,7 +109,11 @@ class LocalEngine:
         self.close()
 
     def chat(
-        self, messages: str | Sequence[Message], system: str | None = None, adapter: str = BASE, **settings: Any
+        self,
+        messages: str | Sequence[Message],
+        system: str | None = None,
+        adapter: str = BASE,
+        **settings: Any,
     ) -> Generation:
         """Answer one message, for trying things. Without a seed a fresh one is drawn; the answer says which.
 
@@ -112,11 +127,11 @@ class LocalEngine:
             ParamError: A setting is unknown or out of range.
             EngineError: The request cannot be answered.
         """
-        asked = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        asked = (
+            [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        )
         head = [{"role": "system", "content": system}] if system is not None else []
         params = SamplingParams.from_dict(settings)
-        if params.seed is None:
-            params = params.replace(seed=1 + secrets.randbelow(SEED_MAX))
         request = Request("chat", "chat", 0, (*head, *asked), params, adapter)
         self._checked(request)
         return next(self.generate([request]))
@@ -140,6 +155,7 @@ class LocalEngine:
 
     def stream(self, request: Request) -> Iterator[TokenEvent]:
         """Answer one request token by token, its prompt computed anew."""
+        request = _seeded(request)
         ids, text = self._checked(request)
         batch = self._new_batch()
         writer = StreamText(self.tokenizer, request.params.stop)
@@ -149,12 +165,16 @@ class LocalEngine:
             now_ns = time.perf_counter_ns()
             piece = "" if token in self._model.eos_token_ids else writer.add(token)
             if done:
-                yield TokenEvent(token, piece + writer.end(), now_ns, done[0].finish_reason, len(ids))
+                yield TokenEvent(
+                    token, piece + writer.end(), now_ns, done[0].finish_reason, len(ids)
+                )
                 return
             yield TokenEvent(token, piece, now_ns, None, len(ids))
             done = batch.step()
 
-    def render(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None) -> str:
+    def render(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None
+    ) -> str:
         """The prompt as the model sees it: the checkpoint's own chat template applied.
 
         Raises:
@@ -172,10 +192,15 @@ class LocalEngine:
         if key not in self._rendered:
             try:
                 text = self.tokenizer.apply_chat_template(
-                    list(messages), tools=list(tools) if tools else None, add_generation_prompt=True, tokenize=False
+                    list(messages),
+                    tools=list(tools) if tools else None,
+                    add_generation_prompt=True,
+                    tokenize=False,
                 )
             except (TemplateError, TypeError, ValueError) as error:
-                raise EngineError(f"the model's chat template refuses these messages: {error}") from error
+                raise EngineError(
+                    f"the model's chat template refuses these messages: {error}"
+                ) from error
             ids = tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
             self._rendered[key] = (ids, text)
             if len(self._rendered) > 64:
@@ -251,6 +276,13 @@ class LocalEngine:
         )
 
 
+def _seeded(request: Request) -> Request:
+    """The request with a seed: a fresh one if it samples and has none."""
+    if request.params.greedy or request.params.seed is not None:
+        return request
+    return replace(request, params=request.params.replace(seed=1 + secrets.randbelow(SEED_MAX)))
+
+
 class _Waiting:
     """Requests not yet begun, read from an iterable as they are needed."""
 
@@ -267,7 +299,8 @@ class _Waiting:
         return self._ahead[0]
 
     def _fill(self, n: int) -> int:
-        self._ahead.extend(itertools.islice(self._rest, max(0, n - len(self._ahead))))
+        wanted = max(0, n - len(self._ahead))
+        self._ahead.extend(_seeded(request) for request in itertools.islice(self._rest, wanted))
         return len(self._ahead)
 
     def take(self, n: int) -> list[Request]:

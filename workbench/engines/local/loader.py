@@ -22,7 +22,13 @@ from workbench.engines.local.awq import METHOD, AwqLinear
 from workbench.engines.local.cache import ATTENTION
 from workbench.engines.local.dense import PackedLinear
 from workbench.engines.local.checkpoint import Checkpoint, file_sha256, open_checkpoint, weight_hash
-from workbench.errors import CorruptCheckpoint, EngineUnavailable, ModelError, ModelNotFound, OutOfMemory
+from workbench.errors import (
+    CorruptCheckpoint,
+    EngineUnavailable,
+    ModelError,
+    ModelNotFound,
+    OutOfMemory,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +86,9 @@ def choose_device(device: str) -> torch.device:
     if kind not in DEVICES:
         raise EngineUnavailable(f"device must be one of auto, cpu, cuda or cuda:N, got {device!r}")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise EngineUnavailable(f"device {device!r}: torch finds no CUDA device here; use cpu or auto")
+        raise EngineUnavailable(
+            f"device {device!r}: torch finds no CUDA device here; use cpu or auto"
+        )
     return torch.device("cuda:0" if device == "cuda" else device)
 
 
@@ -109,7 +117,9 @@ def choose_kernel(checkpoint: Checkpoint, device: torch.device, kernel: str) -> 
     allowed = [k for k in KERNELS if not (dense and k == "int4")]
     if kernel not in allowed:
         kind = "a dense checkpoint" if dense else "an AWQ checkpoint"
-        raise EngineUnavailable(f"kernel must be one of {', '.join(allowed)} for {kind}, got {kernel!r}")
+        raise EngineUnavailable(
+            f"kernel must be one of {', '.join(allowed)} for {kind}, got {kernel!r}"
+        )
     if kernel != "auto":
         return Kernel(kernel, "asked for")
     if dense:
@@ -121,7 +131,10 @@ def choose_kernel(checkpoint: Checkpoint, device: torch.device, kernel: str) -> 
     need, free = needed_bytes(checkpoint, "fp32", device), free_bytes(device)
     sizes = f"{need / 2**30:.1f} GiB dequantized, {free / 2**30:.1f} GiB free"
     if need <= _DENSE_SHARE * free:
-        return Kernel("fp32", f"weights dequantized once: fastest for a batch on a CPU, and they fit ({sizes})")
+        return Kernel(
+            "fp32",
+            f"weights dequantized once: fastest for a batch on a CPU, and they fit ({sizes})",
+        )
     return Kernel("int4", f"dequantized weights would not leave room ({sizes})")
 
 
@@ -168,7 +181,9 @@ def _load_tokenizer(checkpoint: Checkpoint) -> Any:
     except (ValueError, OSError, KeyError, TypeError) as error:
         raise CorruptCheckpoint(f"{path}: the tokenizer cannot be read ({error})") from error
     if not tokenizer.chat_template:
-        raise ModelNotFound(f"{path}: the tokenizer has no chat template; only chat models can be used")
+        raise ModelNotFound(
+            f"{path}: the tokenizer has no chat template; only chat models can be used"
+        )
     return tokenizer
 
 
@@ -192,7 +207,10 @@ def _load_network(checkpoint: Checkpoint, device: torch.device, kernel: Kernel) 
             "group_size": checkpoint.group_size,
             "modules": checkpoint.quantized_modules,
         }
-    bar, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
+    bar, verbosity = (
+        transformers_logging.is_progress_bar_enabled(),
+        transformers_logging.get_verbosity(),
+    )
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     try:
@@ -226,7 +244,10 @@ def _first_line(error: BaseException) -> str:
 
 def _check_complete(path: Path, report: dict[str, Any]) -> None:
     """transformers fills missing weights with random numbers; refuse that."""
-    for key, words in (("missing_keys", "are missing"), ("mismatched_keys", "do not fit the model's shape")):
+    for key, words in (
+        ("missing_keys", "are missing"),
+        ("mismatched_keys", "do not fit the model's shape"),
+    ):
         names = sorted(str(n[0] if isinstance(n, tuple) else n) for n in report.get(key) or ())
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -260,14 +281,23 @@ def _awq_layers(network: nn.Module) -> Iterator[tuple[str, AwqLinear]]:
 def _eos_ids(network: Any, tokenizer: Any) -> tuple[int, ...]:
     """Every end token that the checkpoint names, in any of its files."""
     found: set[int] = set()
-    for value in (network.generation_config.eos_token_id, network.config.eos_token_id, tokenizer.eos_token_id):
+    for value in (
+        network.generation_config.eos_token_id,
+        network.config.eos_token_id,
+        tokenizer.eos_token_id,
+    ):
         if value is not None:
             found.update([value] if isinstance(value, int) else value)
     return tuple(sorted(found))
 
 
 def _info(
-    name: str, checkpoint: Checkpoint, tokenizer: Any, network: Any, kernel: Kernel, device: torch.device
+    name: str,
+    checkpoint: Checkpoint,
+    tokenizer: Any,
+    network: Any,
+    kernel: Kernel,
+    device: torch.device,
 ) -> EngineInfo:
     text = network.config.get_text_config(decoder=True)
     settings = network.generation_config.to_diff_dict()

@@ -163,13 +163,9 @@ def penalize(
 
 def _best(scores: Tensor, token_ids: Tensor | None) -> tuple[Tensor, Tensor]:
     """The winning token of each row and its lead over the runner-up (inf if it is alone)."""
-    top = scores.topk(min(2, scores.shape[1]), dim=1)
-    winner = top.indices[:, 0]
-    lead = (
-        top.values[:, 0] - top.values[:, 1]
-        if top.values.shape[1] > 1
-        else torch.full_like(top.values[:, 0], torch.inf)
-    )
+    winner = scores.argmax(1)  # of equal scores the first, which topk does not promise
+    top = scores.topk(min(2, scores.shape[1]), dim=1).values
+    lead = top[:, 0] - top[:, 1] if top.shape[1] > 1 else torch.full_like(top[:, 0], torch.inf)
     return (winner if token_ids is None else token_ids.gather(1, winner[:, None])[:, 0]), lead
 
 

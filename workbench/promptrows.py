@@ -1,0 +1,300 @@
+"""Rows of prompt files: the three formats, and what a row must hold.
+
+Everything here returns what it found together with what was wrong, so that a caller can list all problems of all files.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+from workbench.errors import unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from workbench.records import Message
+
+ROW_KEYS: Final = ("id", "messages", "prompt", "input", "target", "metadata", "group", "tools")
+BATCH_KEYS: Final = ("custom_id", "method", "url", "body", "target", "metadata", "group")
+ROLES: Final = ("system", "user", "assistant", "tool")
+MESSAGE_KEYS: Final = ("role", "content", "name", "tool_calls", "tool_call_id")
+_TEXT_KEYS: Final = ("messages", "prompt", "input")
+_CSV_JSON: Final = ("messages", "metadata", "tools")
+_BATCH_URLS: Final = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
+
+
+P = TypeVar("P")
+
+
+class Row(NamedTuple):
+    """The checked fields of one prompt, in the order ``Prompt`` takes them."""
+
+    id: str
+    messages: tuple[Message, ...]
+    target: Any
+    metadata: dict[str, Any]
+    group: str | None
+    tools: tuple[dict[str, Any], ...] | None
+
+
+class Unreadable(NamedTuple):
+    """Stands where a row could not even be decoded."""
+
+    problem: str
+
+
+def canonical_json(value: Any) -> str:
+    """JSON text that is the same for equal values: keys sorted, no spaces, no NaN."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def read(path: Path) -> tuple[list[tuple[str, Row]], list[str]]:
+    """Rows of a file with their ``file:line``, and its problems."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        return [], [f"{path}:{line}: not UTF-8 text (byte {error.object[error.start]:#04x})"]
+    except OSError as error:
+        return [], [f"{path}: cannot be read ({error.strerror})"]
+    lines = _csv_rows if path.suffix.lower() == ".csv" else _jsonl_rows
+    found, problems = check_rows((f"{path}:{n}", row) for n, row in lines(text))
+    if not found and not problems:
+        return [], [f"{path}: no prompts"]
+    return found, [f"{place}: {problem}" for place, problem in problems]
+
+
+def check_rows(rows: Iterable[tuple[P, Any]]) -> tuple[list[tuple[P, Row]], list[tuple[P, str]]]:
+    """Check rows that come with their places.
+
+    Args:
+        rows: (place, row); a row is an object, a text (a prompt of its own) or ``Unreadable``.
+
+    Returns:
+        (place, row) of the good ones and (place, problem) of the others, a row with several problems several times.
+    """
+    found: list[tuple[P, Row]] = []
+    problems: list[tuple[P, str]] = []
+    for place, row in rows:
+        bad: list[str] = []
+        if isinstance(row, Unreadable):
+            bad.append(row.problem)
+            made = None
+        elif isinstance(row, str):
+            made = _prompt({"prompt": row}, bad)
+        elif not isinstance(row, Mapping):
+            made = None
+            bad.append(f"a row must be an object, got {kind(row)}")
+        elif "custom_id" in row or "body" in row:
+            made = _batch_prompt(row, bad)
+        else:
+            made = _prompt(row, bad)
+        problems += [(place, problem) for problem in bad]
+        if made is not None and not bad:
+            found.append((place, made))
+    return found, problems
+
+
+def strict_json(text: str) -> Any:
+    """Decode JSON, refusing NaN, Infinity and repeated keys.
+
+    Raises:
+        ValueError: With a short message.
+    """
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        out = dict(items)
+        if len(out) < len(items):
+            names = [key for key, _ in items]
+            raise ValueError(f"key {next(k for k in names if names.count(k) > 1)!r} occurs twice")
+        return out
+
+    def constant(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise ValueError("not JSON: nested too deeply") from error
+
+
+def _jsonl_rows(text: str) -> Iterator[tuple[int, Any]]:
+    for n, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                row = strict_json(line)
+            except ValueError as error:
+                row = Unreadable(str(error))
+            # A line that is only a text is no row; in a list made in Python it would be a prompt.
+            yield (
+                n,
+                Unreadable("a row must be an object, got a text") if isinstance(row, str) else row,
+            )
+
+
+def _csv_rows(text: str) -> Iterator[tuple[int, Any]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] | None = None
+    start = 1
+    try:
+        for values in reader:
+            n, start = start, reader.line_num + 1
+            if not any(value.strip() for value in values):
+                continue
+            if header is None:
+                header = [value.strip() for value in values]
+                wrong = _header_problems(header)
+                yield from ((n, Unreadable(problem)) for problem in wrong)
+                if wrong:
+                    return
+            elif len(values) != len(header):
+                yield n, Unreadable(f"{len(values)} values for {len(header)} columns")
+            else:
+                yield n, _csv_row(dict(zip(header, values, strict=True)))
+    except csv.Error as error:
+        yield max(start, reader.line_num), Unreadable(f"not CSV: {error}")
+
+
+def _header_problems(header: list[str]) -> list[str]:
+    wrong = [unknown("column", c, ROW_KEYS) for c in header if c not in ROW_KEYS]
+    twice = dict.fromkeys(c for c in header if header.count(c) > 1)
+    return wrong + [f"column {c!r} occurs twice" for c in twice]
+
+
+def _csv_row(values: dict[str, str]) -> dict[str, Any] | Unreadable:
+    row: dict[str, Any] = {key: value for key, value in values.items() if value != ""}
+    for key in _CSV_JSON:
+        if key in row:
+            try:
+                row[key] = strict_json(row[key])
+            except ValueError as error:
+                return Unreadable(f"{key}: {error}")
+    return row
+
+
+def _batch_prompt(row: Mapping[str, Any], bad: list[str]) -> Row | None:
+    bad += [unknown("key", key, BATCH_KEYS) for key in row if key not in BATCH_KEYS]
+    body, url = row.get("body"), row.get("url", _BATCH_URLS[0])
+    if row.get("method", "POST") != "POST":
+        bad.append(f"method must be POST, got {row['method']!r}")
+    if url not in _BATCH_URLS:
+        bad.append(f"url must be one of {', '.join(_BATCH_URLS)}, got {url!r}")
+    if "custom_id" not in row:
+        bad.append("custom_id is missing")
+    if not isinstance(body, Mapping):
+        bad.append("body is missing" if body is None else f"body must be an object, got {body!r}")
+        return None
+    plain = {key: body[key] for key in (*_TEXT_KEYS, "tools") if body.get(key) is not None}
+    settings = {k: v for k, v in body.items() if k not in (*_TEXT_KEYS, "tools", "metadata")}
+    own = row.get("metadata", body.get("metadata")) or {}
+    if not isinstance(own, Mapping):
+        bad.append(f"metadata must be an object, got {own!r}")
+        return None
+    plain |= {key: row[key] for key in ("target", "group") if key in row}
+    plain |= {"id": row.get("custom_id"), "metadata": {**own, "batch": {"url": url, **settings}}}
+    return _prompt(plain, bad)
+
+
+def _prompt(row: Mapping[str, Any], bad: list[str]) -> Row | None:
+    bad += [unknown("key", key, ROW_KEYS) for key in row if key not in ROW_KEYS]
+    given = [key for key in _TEXT_KEYS if row.get(key) is not None]
+    if len(given) != 1:
+        got = "none of them" if not given else " and ".join(given)
+        bad.append(f"needs exactly one of messages, prompt, input; has {got}")
+        return None
+    messages = _messages(given[0], row[given[0]], bad)
+    metadata = {} if row.get("metadata") is None else row["metadata"]
+    if not isinstance(metadata, Mapping):
+        bad.append(f"metadata must be an object, got {metadata!r}")
+    tools = row.get("tools") or None
+    if tools is not None and (
+        not isinstance(tools, Sequence) or not all(isinstance(t, Mapping) for t in tools)
+    ):
+        bad.append(f"tools must be a list of objects, got {tools!r}")
+    prompt_id, group = _name("id", row.get("id"), bad), _name("group", row.get("group"), bad)
+    if bad:
+        return None
+    tools = [dict(t) for t in tools] if tools else None
+    try:
+        made = canonical_json([messages, tools, row.get("target"), metadata])
+        made.encode()
+    except (TypeError, ValueError, RecursionError):
+        bad.append("holds a value that JSON cannot")
+        return None
+    # Through JSON, so that what a caller changes later in its own rows does not change the prompt.
+    texts, own_tools, target, own_metadata = json.loads(made)
+    if prompt_id is None:
+        prompt_id = hashlib.sha256(canonical_json([texts, own_tools]).encode()).hexdigest()[:10]
+    return Row(
+        prompt_id,
+        tuple(texts),
+        target,
+        own_metadata,
+        group,
+        tuple(own_tools) if own_tools else None,
+    )
+
+
+def _name(key: str, value: object, bad: list[str]) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        bad.append(f"{key} must be a non-empty text, got {value!r}")
+        return None
+    return str(value)
+
+
+def _messages(key: str, value: object, bad: list[str]) -> list[Message]:
+    if isinstance(value, str) and key != "messages":
+        value = [{"role": "user", "content": value}]
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        allowed = "a list of messages" if key == "messages" else "a text or a list of messages"
+        bad.append(f"{key} must be {allowed}, got {value!r}")
+        return []
+    before = len(bad)
+    messages = [_message(f"{key}[{i}]", message, bad) for i, message in enumerate(value)]
+    asked = [
+        m for m in messages if m.get("role") != "system" and str(m.get("content") or "").strip()
+    ]
+    if len(bad) == before and not asked:
+        bad.append("the prompt is empty")
+    return messages
+
+
+def _message(where: str, message: object, bad: list[str]) -> Message:
+    if not isinstance(message, Mapping):
+        bad.append(f"{where} must be an object with role and content, got {message!r}")
+        return {}
+    bad += [f"{where}: {unknown('key', k, MESSAGE_KEYS)}" for k in message if k not in MESSAGE_KEYS]
+    if message.get("role") not in ROLES:
+        bad.append(f"{where}: role must be one of {', '.join(ROLES)}, got {message.get('role')!r}")
+    content = message.get("content")
+    if isinstance(content, list) and all(
+        isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content
+    ):
+        content = "".join(part["text"] for part in content)
+    elif not isinstance(content, str) and not (content is None and message.get("tool_calls")):
+        bad.append(f"{where}: content must be text, got {content!r}")
+    return {**message, "content": content}
+
+
+def kind(value: object) -> str:
+    """What a decoded value is, in words."""
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a text",
+        bool: "a boolean",
+        type(None): "null",
+    }
+    return names.get(type(value), f"{value!r}")

@@ -1,0 +1,259 @@
+"""Prompt sets: reading them, checking them, hashing them.
+
+Three file formats, told apart by suffix and content:
+
+* ``.jsonl``: one object per line with ``id``, one of ``messages`` / ``prompt`` / ``input``, and optionally ``target``,
+  ``metadata``, ``group``, ``tools``.
+* ``.csv``: columns of the same names; ``messages``, ``metadata`` and ``tools`` as JSON text, ``target`` always as text.
+* OpenAI batch files (``.jsonl`` with ``custom_id`` and ``body``). The body's decoding settings do not act: a study sets
+  them. They are kept in ``metadata["batch"]``.
+
+A row without an id gets one made from its messages, so it keeps its seeds and its split when rows are added around it.
+Every problem of every file is listed at once, each with file and line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from workbench import promptrows
+from workbench.errors import PromptSetError
+from workbench.promptrows import canonical_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from workbench.records import Message
+
+SUFFIXES: Final = (".jsonl", ".ndjson", ".csv")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One item to be answered.
+
+    Attributes:
+        id: Unique in its set.
+        messages: Chat messages, at least one, with text for the model to answer.
+        target: What a scorer compares with: text, number, list, object, or None.
+        metadata: Anything else worth keeping; no scorer or engine reads it unless told to.
+        group: Prompts that belong together (variants of one question); they stay in one split and count as one cluster.
+        tools: Tool definitions handed to the chat template.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    target: Any = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    group: str | None = None
+    tools: tuple[dict[str, Any], ...] | None = None
+
+    @property
+    def cluster(self) -> str:
+        """What counts as one independent observation: the group, or the prompt itself."""
+        return self.id if self.group is None else self.group
+
+    def to_dict(self) -> dict[str, Any]:
+        """A row that reads back as this prompt; absent fields left out."""
+        row: dict[str, Any] = {"id": self.id, "messages": [dict(m) for m in self.messages]}
+        optional = {
+            "target": self.target,
+            "metadata": self.metadata or None,
+            "group": self.group,
+            "tools": list(self.tools) if self.tools else None,
+        }
+        return row | {key: value for key, value in optional.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSet:
+    """An ordered collection of prompts with unique ids.
+
+    Attributes:
+        name: For people; not part of the hash.
+        prompts: At least one.
+        source: Where they came from: file names, or "inline".
+        sha256: Hash of the content, whatever the file format or the order of the rows.
+
+    Raises:
+        PromptSetError: No prompts, or an id that occurs twice.
+
+    >>> PromptSet.from_records([{"id": "a", "prompt": "Hi"}], "greetings")["a"].messages
+    ({'role': 'user', 'content': 'Hi'},)
+    """
+
+    name: str
+    prompts: tuple[Prompt, ...]
+    source: str = "inline"
+    sha256: str = field(init=False)
+    _index: dict[str, Prompt] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        index = {prompt.id: prompt for prompt in self.prompts}
+        if not self.prompts:
+            raise PromptSetError("prompts", f"{self.source}: no prompts")
+        if len(index) < len(self.prompts):
+            places = [(f"row {n}", p.id) for n, p in enumerate(self.prompts, 1)]
+            raise PromptSetError("prompts", _duplicates(places))
+        digest = hashlib.sha256()
+        for prompt_id in sorted(index):
+            digest.update(canonical_json(index[prompt_id].to_dict()).encode() + b"\n")
+        object.__setattr__(self, "_index", index)
+        object.__setattr__(self, "sha256", digest.hexdigest())
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __iter__(self) -> Iterator[Prompt]:
+        return iter(self.prompts)
+
+    def __contains__(self, prompt_id: object) -> bool:
+        return prompt_id in self._index
+
+    def __getitem__(self, prompt_id: str) -> Prompt:
+        return self._index[prompt_id]
+
+    def subset(self, n: int, seed: int) -> PromptSet:
+        """``n`` prompts drawn by seed, in the set's order; all of them if there are fewer.
+
+        A smaller subset of the same seed is contained in a larger one.
+
+        Raises:
+            ValueError: ``n`` is below 1.
+        """
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+        if n >= len(self):
+            return self
+        drawn = sorted(self._index, key=lambda i: hashlib.sha256(f"{seed}:{i}".encode()).digest())
+        keep = set(drawn[:n])
+        return replace(self, prompts=tuple(p for p in self.prompts if p.id in keep))
+
+    def with_system(self, text: str | None) -> PromptSet:
+        """The same prompts, each with this system message first; None changes nothing.
+
+        Raises:
+            PromptSetError: Some prompt has a system message of its own.
+        """
+        if text is None:
+            return self
+        own = [p.id for p in self.prompts if any(m["role"] == "system" for m in p.messages)]
+        if own:
+            shown = ", ".join(repr(i) for i in own[:3]) + (", ..." if len(own) > 3 else "")
+            raise PromptSetError(
+                self.source,
+                f"{len(own)} of {len(self)} prompts have a system message of their own ({shown}); "
+                "remove it, or leave the study's system empty",
+            )
+        first = {"role": "system", "content": text}
+        prompts = tuple(replace(p, messages=(first, *p.messages)) for p in self.prompts)
+        return replace(self, prompts=prompts)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> PromptSet:
+        """Read one file.
+
+        Raises:
+            PromptSetError: Lists every problem with file and line.
+        """
+        return load(Path(path))
+
+    @classmethod
+    def from_records(cls, records: Iterable[Any], name: str = "inline") -> PromptSet:
+        """Make a set from row objects or plain texts.
+
+        Raises:
+            PromptSetError: Lists every problem with its row number, from 1.
+        """
+        rows = [(f"row {n}", record) for n, record in enumerate(records, 1)]
+        found, bad = promptrows.check_rows(rows)
+        problems = [f"{place}: {problem}" for place, problem in bad]
+        return _assemble(name, "inline", found, problems)
+
+
+def load(
+    spec: str | Path | Sequence[Any] | PromptSet, base_dir: str | Path | None = None
+) -> PromptSet:
+    """Read a prompt set from whatever names one.
+
+    Args:
+        spec: A file name; a list of file names (joined); a list of row objects or plain texts; or a set as it is.
+        base_dir: Relative file names are looked up here first, then in the current directory.
+
+    Raises:
+        PromptSetError: Lists every problem of every file.
+    """
+    if isinstance(spec, PromptSet):
+        return spec
+    items = [spec] if isinstance(spec, str | Path) else list(spec)
+    if not isinstance(spec, str | Path) and not any(is_file_name(item) for item in items):
+        return PromptSet.from_records(items)
+    found: list[tuple[str, promptrows.Row]] = []
+    problems: list[str] = []
+    names: list[str] = []
+    sources: list[str] = []
+    for item in items:
+        if not isinstance(item, str | Path):
+            problems.append(f"a list of files cannot also hold {promptrows.kind(item)}")
+            continue
+        path, problem = find_file(item, base_dir)
+        if path is None:
+            problems.append(problem)
+            continue
+        good, bad = promptrows.read(path)
+        found += good
+        problems += bad
+        names.append(path.stem)
+        sources.append(str(item))
+    return _assemble("+".join(names), ", ".join(sources), found, problems)
+
+
+def is_file_name(item: object) -> bool:
+    """True for a path, or a text that looks like a file name (one word with a suffix, or ``hf:``)."""
+    if isinstance(item, Path):
+        return True
+    if not isinstance(item, str):
+        return False
+    if item.lower().endswith(SUFFIXES) and "\n" not in item:
+        return True
+    return bool(re.fullmatch(r"hf:\S+|\S*[^\s.]\.[A-Za-z][A-Za-z0-9]{1,6}", item))
+
+
+def find_file(name: str | Path, base_dir: str | Path | None) -> tuple[Path | None, str]:
+    """Where a prompt file is: (path, "") or (None, what is wrong)."""
+    if str(name).startswith("hf:"):
+        return None, f"{name}: data sets are not read from a hub; save the rows as .jsonl or .csv"
+    path = Path(name).expanduser()
+    if path.suffix.lower() not in SUFFIXES:
+        return None, f"{name}: a prompt file ends in {', '.join(SUFFIXES)}"
+    places = [path] if path.is_absolute() or base_dir is None else [Path(base_dir) / path, path]
+    for place in places:
+        if place.is_file():
+            return place, ""
+    looked = " and ".join(dict.fromkeys(str(p.parent.resolve()) for p in places))
+    return None, f"{name}: no such file (looked in {looked})"
+
+
+def _assemble(
+    name: str, source: str, found: list[tuple[str, promptrows.Row]], problems: list[str]
+) -> PromptSet:
+    problems = problems + _duplicates((place, row.id) for place, row in found)
+    if not found and not problems:
+        problems = [f"{source}: no prompts"]
+    if problems:
+        raise PromptSetError("prompts", problems)
+    return PromptSet(name, tuple(Prompt(*row) for _, row in found), source)
+
+
+def _duplicates(found: Iterable[tuple[str, str]]) -> list[str]:
+    first: dict[str, str] = {}
+    problems = []
+    for place, prompt_id in found:
+        if prompt_id in first:
+            problems.append(f"{place}: id {prompt_id!r} is already used at {first[prompt_id]}")
+        first.setdefault(prompt_id, place)
+    return problems

@@ -1,0 +1,252 @@
+"""What a scorer is, and how one is found by name.
+
+A scorer looks at one answer and its prompt and says how good it is, 0 to 1. A wrong or missing answer is 0; an answer
+that could not be judged (no target, a failed row, a scorer that broke) has no value and a reason, never 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, runtime_checkable
+
+from workbench.errors import ScorerError, unknown
+from workbench.records import Score
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from workbench.prompts import Prompt
+    from workbench.records import Generation
+
+ENTRY_POINTS: Final = "workbench.scorers"
+Judge = Callable[[str, "Prompt"], "float | bool | Score"]
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Judges one answer.
+
+    Attributes:
+        name: What a study calls it.
+        version: Changes whenever the same answer could get another score.
+        options: Its settings, as a study gives them.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102 - see Attributes
+
+    @property
+    def version(self) -> str: ...  # noqa: D102
+
+    @property
+    def options(self) -> dict[str, Any]: ...  # noqa: D102
+
+    def score(self, text: str, prompt: Prompt) -> Score:
+        """Judge the answer ``text`` to ``prompt``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Family:
+    """Base of the scorers that ship: a frozen dataclass whose fields are the options."""
+
+    name: ClassVar[str]
+    version: ClassVar[str] = "1"
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            if isinstance(f.default, bool):
+                value = getattr(self, f.name)
+                self.require(f.name, isinstance(value, bool), "true or false")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options that differ from their default."""
+        values = {f.name: (getattr(self, f.name), f) for f in dataclasses.fields(self)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, (value, f) in values.items()
+            if value != f.default
+        }
+
+    def require(self, option: str, ok: bool, allowed: str) -> None:
+        """Refuse an option.
+
+        Raises:
+            ScorerError: ``ok`` is false.
+        """
+        if not ok:
+            got = getattr(self, option)
+            raise ScorerError(f"scorer {self.name}: {option} must be {allowed}, got {got!r}")
+
+    def score(self, text: str, prompt: Prompt) -> Score:
+        """Judge the answer ``text`` to ``prompt``."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class FunctionScorer:
+    """A plain function as a scorer, see ``scorer``."""
+
+    name: str
+    judge: Judge
+    version: str = "1"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def score(self, text: str, prompt: Prompt) -> Score:
+        """Call the function; a number or a truth value becomes a Score."""
+        result = self.judge(text, prompt)
+        return result if isinstance(result, Score) else Score(float(result))
+
+    def __call__(self, text: str, prompt: Prompt) -> float | bool | Score:
+        """The function as it was."""
+        return self.judge(text, prompt)
+
+
+FAMILIES: Final[dict[str, type[Family]]] = {}
+_OWN: Final[dict[str, FunctionScorer]] = {}
+
+
+def family(cls: type[Family]) -> type[Family]:
+    """Register a scorer that ships."""
+    FAMILIES[cls.name] = cls
+    return cls
+
+
+def scorer(name: str | Judge | None = None, version: str = "1") -> Any:
+    """Make a scorer of a function ``(text, prompt) -> float | bool | Score`` and register its name.
+
+    Args:
+        name: What studies call it; the function's name by default. Bare ``@scorer`` works too.
+        version: Change it whenever the same answer could get another score.
+
+    Raises:
+        ScorerError: The name is that of a scorer that ships.
+
+    >>> @scorer
+    ... def polite(text, prompt):
+    ...     return "please" in text.lower()
+    >>> get_scorer("polite").score("Please wait.", None).value
+    1.0
+    """
+    if callable(name):
+        return _register(name, name.__name__, version)
+    return lambda judge: _register(judge, name or judge.__name__, version)
+
+
+def _register(judge: Judge, name: str, version: str) -> FunctionScorer:
+    if name in FAMILIES:
+        raise ScorerError(f"scorer {name!r} ships with the workbench; choose another name")
+    _OWN[name] = FunctionScorer(name, judge, version)
+    return _OWN[name]
+
+
+def _plugins() -> dict[str, metadata.EntryPoint]:
+    return {point.name: point for point in metadata.entry_points(group=ENTRY_POINTS)}
+
+
+def known_scorers() -> tuple[str, ...]:
+    """Names that ``get_scorer`` takes: shipped, registered, and from installed packages."""
+    return tuple(dict.fromkeys([*FAMILIES, *_OWN, *_plugins()]))
+
+
+def get_scorer(spec: str | Mapping[str, Any] | Scorer) -> Scorer:
+    """Make the scorer that a study names.
+
+    Args:
+        spec: A name, ``{name: {option: value}}``, or a scorer.
+
+    Raises:
+        ScorerError: Unknown name or option (says which exist), or an option out of range.
+    """
+    options: Any = {}
+    if isinstance(spec, str):
+        name = spec
+    elif isinstance(spec, Mapping):
+        if len(spec) != 1:
+            raise ScorerError(f"a scorer is a name or {{name: {{options}}}}, got {dict(spec)!r}")
+        ((name, options),) = spec.items()
+        options = {} if options is None else options
+        if not isinstance(options, Mapping):
+            raise ScorerError(f"scorer {name}: options must be a mapping, got {options!r}")
+    elif isinstance(spec, Scorer) and not isinstance(spec, type):
+        return spec
+    else:
+        raise ScorerError(f"a scorer is a name or {{name: {{options}}}}, got {spec!r}")
+    if name in FAMILIES:
+        return _make(FAMILIES[name], name, options)
+    if name in _OWN:
+        return _make(_OWN[name], name, options)
+    plugins = _plugins()
+    if name in plugins:
+        return _make(plugins[name].load(), name, options)
+    raise ScorerError(unknown("scorer", name, known_scorers()))
+
+
+def _make(made: Any, name: str, options: Mapping[str, Any]) -> Scorer:
+    if isinstance(made, type) and dataclasses.is_dataclass(made):
+        fields = {f.name: f for f in dataclasses.fields(made) if f.init}
+        for option in options:
+            if option not in fields:
+                known = f"{unknown('option', option, fields)}" if fields else "it takes no options"
+                raise ScorerError(f"scorer {name}: {known}")
+        missing = [n for n, f in fields.items() if _required(f) and n not in options]
+        if missing:
+            raise ScorerError(f"scorer {name}: needs the option {', '.join(missing)}")
+        made = made(**options)
+    elif isinstance(made, type):
+        made = made(**options)
+    elif options:
+        raise ScorerError(f"scorer {name}: it takes no options")
+    if isinstance(made, Scorer):
+        return made
+    if callable(made):
+        return FunctionScorer(name, made)
+    raise ScorerError(f"scorer {name}: not a scorer, got {made!r}")
+
+
+def _required(f: dataclasses.Field[Any]) -> bool:
+    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+
+
+def score_generation(scorer: Scorer, generation: Generation, prompt: Prompt) -> Score:
+    """Score one generation; never raises for what the answer or the scorer does.
+
+    Returns:
+        A score whose value is None, with the reason, for a failed generation, a scorer that breaks, or a value that
+        is not in 0..1.
+    """
+    if generation.finish_reason == "error":
+        return Score(None, reason=f"not generated: {generation.error}")
+    try:
+        score = scorer.score(generation.text, prompt)
+    except Exception as error:  # noqa: BLE001 - a scorer is anybody's code; its failure is a row without a score
+        return Score(None, reason=f"scorer {scorer.name} failed: {type(error).__name__}: {error}")
+    if score.value is None:
+        return score if score.reason else dataclasses.replace(score, reason="not scored")
+    if not math.isfinite(score.value) or not 0 <= score.value <= 1:
+        text = f"scorer {scorer.name} gave {score.value!r}; a score is between 0 and 1"
+        return dataclasses.replace(score, value=None, reason=text)
+    return score
+
+
+def targets(prompt: Prompt) -> list[Any]:
+    """The targets of a prompt: a list holds alternatives."""
+    if prompt.target is None:
+        return []
+    return list(prompt.target) if isinstance(prompt.target, list | tuple) else [prompt.target]
+
+
+def unscored(reason: str) -> Score:
+    """A score without a value."""
+    return Score(None, reason=reason)
+
+
+def listed(values: Iterable[Any], limit: int = 5) -> str:
+    """Some values for a message."""
+    items = [repr(value) for value in values]
+    return ", ".join(items[:limit]) + (", ..." if len(items) > limit else "")

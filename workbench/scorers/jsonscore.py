@@ -1,0 +1,185 @@
+"""The answer is JSON: valid, fitting a schema, equal to the target."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from workbench.errors import ScorerError
+from workbench.promptrows import strict_json
+from workbench.records import Score
+from workbench.scorers.base import Family, family, unscored
+from workbench.scorers.texts import normal
+
+if TYPE_CHECKING:
+    from workbench.prompts import Prompt
+
+_FENCE: Final = re.compile(
+    r"```[ \t]*(?:json[c5]?)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE
+)
+_MOST_STARTS: Final = 1000
+Leaf = tuple[str | int, ...]
+
+
+@family
+@dataclass(frozen=True)
+class Json(Family):
+    """1 if the answer holds JSON that fits the schema and equals the target, as far as these are given.
+
+    Attributes:
+        schema: A JSON schema; without it the one in the prompt's ``metadata["schema"]``, if any.
+        extract: Take JSON out of code fences and prose; otherwise the whole answer must be JSON.
+        compare: Compare with the prompt's target, if it has one.
+        partial: The share of fields that are right, of all fields of target and answer, instead of all or nothing.
+        ignore_case: For texts in the comparison; keys always count exactly.
+    """
+
+    name: ClassVar[str] = "json"
+
+    schema: Mapping[str, Any] | None = None
+    extract: bool = True
+    compare: bool = True
+    partial: bool = False
+    ignore_case: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(
+            "schema", self.schema is None or isinstance(self.schema, Mapping), "a JSON schema"
+        )
+        assert self._validator is not None or self.schema is None
+
+    @cached_property
+    def _validator(self) -> Any:
+        return None if self.schema is None else _validator(self.schema)
+
+    def score(self, text: str, prompt: Prompt) -> Score:
+        """Judge the answer ``text`` to ``prompt``."""
+        try:
+            target = self._target(prompt)
+        except ValueError as error:
+            return unscored(f"the prompt's target is {error}")
+        found = next(candidates(text) if self.extract else _whole(text), None)
+        if found is None:
+            return Score(0.0, None, "no JSON in the answer")
+        (value,) = found
+        shown = json.dumps(value, ensure_ascii=False)
+        problem = self._misfit(value, prompt)
+        if problem:
+            return Score(0.0, shown, problem)
+        if target is None:
+            return Score(1.0, shown, "valid JSON")
+        return self._compared(value, target[0], shown)
+
+    def _target(self, prompt: Prompt) -> tuple[Any] | None:
+        if not self.compare or prompt.target is None:
+            return None
+        if not isinstance(prompt.target, str):
+            return (prompt.target,)
+        return (strict_json(prompt.target),)
+
+    def _misfit(self, value: Any, prompt: Prompt) -> str:
+        own = prompt.metadata.get("schema")
+        validator = self._validator
+        if validator is None and isinstance(own, Mapping):
+            validator = _validator(own)
+        if validator is None:
+            return ""
+        errors = sorted(validator.iter_errors(value), key=lambda e: list(map(str, e.absolute_path)))
+        if not errors:
+            return ""
+        where = "".join(f"[{p!r}]" for p in errors[0].absolute_path) or "the whole"
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        return f"does not fit the schema: {where}: {errors[0].message[:200]}{more}"
+
+    def _compared(self, value: Any, target: Any, shown: str) -> Score:
+        ours, theirs = self._leaves(target), self._leaves(value)
+        wrong = sorted(
+            (k for k in ours.keys() | theirs.keys() if k not in ours or ours[k] != theirs.get(k)),
+            key=lambda k: [str(part) for part in k],
+        )
+        if not wrong:
+            return Score(1.0, shown, "equals the target")
+        total = len(ours.keys() | theirs.keys())
+        places = ", ".join(".".join(map(str, k)) or "the whole" for k in wrong[:3])
+        share = (total - len(wrong)) / total if self.partial else 0.0
+        return Score(share, shown, f"{total - len(wrong)} of {total} fields right; wrong: {places}")
+
+    def _leaves(self, value: Any) -> dict[Leaf, tuple[str, Any]]:
+        return {path: self._leaf(item) for path, item in leaves(value)}
+
+    def _leaf(self, value: Any) -> tuple[str, Any]:
+        """A value with its JSON type, so that true is not 1, while 1 is 1.0."""
+        if isinstance(value, bool):
+            return "boolean", value
+        if isinstance(value, int | float):
+            return "number", value
+        if isinstance(value, str) and self.ignore_case:
+            return "str", normal(value)
+        return type(value).__name__, value
+
+
+def leaves(value: Any, path: Leaf = ()) -> Iterator[tuple[Leaf, Any]]:
+    """Every scalar of a decoded JSON value with its path; empty objects and lists count as scalars.
+
+    >>> list(leaves({"a": [1, {}]}))
+    [(('a', 0), 1), (('a', 1), {})]
+    """
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from leaves(item, (*path, key))
+    elif isinstance(value, list) and value:
+        for n, item in enumerate(value):
+            yield from leaves(item, (*path, n))
+    else:
+        yield path, value
+
+
+def candidates(text: str) -> Iterator[tuple[Any]]:
+    """JSON values in a text, best first: the whole text, code fences, then objects and lists in prose by length."""
+    yield from _whole(text)
+    for fence in _FENCE.finditer(text):
+        yield from _whole(fence[1])
+    found: list[tuple[int, int, Any]] = []
+    decoder = json.JSONDecoder(parse_constant=_refuse)
+    end = 0
+    for match in list(re.finditer(r"[{\[]", text))[:_MOST_STARTS]:
+        start = match.start()
+        if start < end:
+            continue
+        try:
+            value, end = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            continue
+        found.append((start - end, start, value))
+    yield from ((value,) for _, _, value in sorted(found, key=lambda f: f[:2]))
+
+
+def _whole(text: str) -> Iterator[tuple[Any]]:
+    try:
+        yield (strict_json(text.strip()),)
+    except ValueError:
+        return
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _validator(schema: Mapping[str, Any]) -> Any:
+    import jsonschema  # noqa: PLC0415 - only this scorer needs it, and only with a schema
+    from referencing import Registry  # noqa: PLC0415
+
+    kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    try:
+        kind.check_schema(dict(schema))
+    except jsonschema.SchemaError as error:
+        where = ".".join(map(str, error.absolute_path)) or "the whole"
+        raise ScorerError(f"scorer json: not a JSON schema: {where}: {error.message}") from error
+    return kind(
+        dict(schema), registry=Registry()
+    )  # an empty registry: references are never fetched

@@ -1,0 +1,83 @@
+"""Text forms that several scorers share: normalising, targets as text, whole-word search, answer markers."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any, Final
+
+from workbench.plan import number
+
+_MARKER: Final = re.compile(
+    r"(?:\b(?:final\s+)?answer(?:\s*\([^)\n]*\))?(?:\s+is\b|\s*:|\s*=|\s+would\s+be\b)|####)"
+    r"(?:\s*:)?[\s*_`]*",
+    re.IGNORECASE,
+)
+_CJK: Final = 0x2E80
+_BOXED: Final = re.compile(r"\\boxed\s*\{")
+
+
+def normal(
+    text: str,
+    *,
+    ignore_case: bool = True,
+    ignore_space: bool = True,
+    ignore_punctuation: bool = False,
+) -> str:
+    """One form for texts that count as equal; Unicode is always in form NFKC and trimmed."""
+    text = unicodedata.normalize("NFKC", text)
+    if ignore_case:
+        text = unicodedata.normalize("NFKC", text.casefold())
+    if ignore_punctuation:
+        text = "".join(" " if unicodedata.category(c)[0] == "P" else c for c in text)
+    return " ".join(text.split()) if ignore_space or ignore_punctuation else text.strip()
+
+
+def target_text(target: Any) -> str | None:
+    """A target as text; None for lists, objects and nothing."""
+    if isinstance(target, str):
+        return target
+    if isinstance(target, bool):
+        return "true" if target else "false"
+    return number(target) if isinstance(target, int | float) else None
+
+
+def whole_word(text: str) -> str:
+    """A pattern for ``text`` where it is not part of a longer word.
+
+    Scripts without spaces between words (Chinese, Japanese, ...) have no such borders and match anywhere.
+    """
+    before = r"(?<!\w)" if _spaced(text[:1]) else ""
+    after = r"(?!\w)" if _spaced(text[-1:]) else ""
+    return before + r"\s+".join(re.escape(part) for part in text.split()) + after
+
+
+def _spaced(character: str) -> bool:
+    return character.isalnum() and ord(character) < _CJK
+
+
+def after_marker(text: str) -> str | None:
+    r"""What follows the last sign of a final answer: ``\boxed{...}``, "the answer is", "Answer:", "####".
+
+    >>> after_marker("3 + 4 is 7. The answer is 7 apples.")
+    '7 apples.'
+    """
+    boxed = None
+    for match in _BOXED.finditer(text):
+        boxed = _braced(text, match.end())
+    if boxed is not None:
+        return boxed
+    tail = None
+    for match in _MARKER.finditer(text):
+        if text[match.end() :].strip():
+            tail = text[match.end() :]
+    return tail
+
+
+def _braced(text: str, start: int) -> str:
+    depth = 1
+    for n in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[n], 0)
+        if depth == 0:
+            return text[start:n]
+    return text[start:]
