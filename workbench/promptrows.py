@@ -226,12 +226,15 @@ def _prompt(row: Mapping[str, Any], bad: list[str]) -> Row | None:
         return None
     tools = [dict(t) for t in tools] if tools else None
     try:
-        made = canonical_json([messages, tools, row.get("target"), metadata])
+        made = json.dumps(
+            [messages, tools, row.get("target"), metadata], ensure_ascii=False, allow_nan=False
+        )
         made.encode()
     except (TypeError, ValueError, RecursionError):
         bad.append("holds a value that JSON cannot")
         return None
-    # Through JSON, so that what a caller changes later in its own rows does not change the prompt.
+    # A copy through JSON: later changes by the caller do not reach it, and keys keep their order, which a
+    # chat template that prints tools shows to the model.
     texts, own_tools, target, own_metadata = json.loads(made)
     if prompt_id is None:
         prompt_id = hashlib.sha256(canonical_json([texts, own_tools]).encode()).hexdigest()[:10]

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
+from workbench import problems, studycheck, yamlmarks
 from workbench import prompts as prompt_sets
-from workbench import studycheck, yamlmarks
 from workbench.errors import ParamError, StudyError
 from workbench.params import FIELDS, SamplingParams
 from workbench.plan import Cell, Collapsed, Plan, collapse, request_seed, split_of
@@ -165,7 +165,7 @@ class Study:
         check_files: bool,
     ) -> None:
         base = None if base_dir is None else Path(base_dir)
-        check = studycheck.Check(marked, base, check_files=check_files)
+        check = problems.Check(marked, base, check_files=check_files)
         clean = studycheck.study(values, check)
         for f in fields(self):
             if f.name not in _NOT_CONTENT:
@@ -176,7 +176,7 @@ class Study:
         if check.problems:
             raise StudyError(where, check.listed())
 
-    def _check_cells(self, check: studycheck.Check) -> None:
+    def _check_cells(self, check: problems.Check) -> None:
         cells, dropped = self._collapsed(None)
         if isinstance(self.baseline, str) and self._named(self.baseline, cells, dropped) is None:
             shown = ", ".join(repr(c.label) for c in cells[:8]) + (", ..." if cells[8:] else "")
@@ -222,7 +222,7 @@ class Study:
 
         Prompts given as a PromptSet, and scorers given as objects, appear by name; such a study does not read back.
         """
-        out = {f.name: studycheck.plain(getattr(self, f.name)) for f in fields(self)}
+        out = {f.name: problems.plain(getattr(self, f.name)) for f in fields(self)}
         del out["base_dir"]
         out["adapters"] = [
             name if path is None else path if name == Path(path).name else {name: path}
@@ -359,7 +359,7 @@ def _plain_prompts(prompts: Any) -> Any:
     if isinstance(prompts, PromptSet):
         return {"name": prompts.name, "n": len(prompts), "sha256": prompts.sha256}
     if isinstance(prompts, list):
-        return [str(p) if isinstance(p, Path) else p for p in studycheck.plain(prompts)]
+        return [str(p) if isinstance(p, Path) else p for p in problems.plain(prompts)]
     return prompts
 
 

@@ -6,20 +6,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from workbench import promptrows
 from workbench import prompts as prompt_sets
-from workbench.errors import ParamError, unknown
+from workbench.errors import ParamError
 from workbench.params import FIELDS, SEED_MAX, SamplingParams
+from workbench.problems import Check, plain, short
 from workbench.prompts import PromptSet
 from workbench.records import BASE
 
 if TYPE_CHECKING:
-    from workbench.yamlmarks import Marked
     from workbench.yamlmarks import Path as Where
 
 ENGINES: Final = ("local", "scripted")
@@ -30,48 +29,10 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DEVICE: Final = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
-@dataclass
-class Check:
-    """Gathers problems.
-
-    Attributes:
-        marked: The YAML document, for lines; None for a study made in Python.
-        base_dir: Where relative paths are looked up first.
-        check_files: Whether files that are not there are problems.
-        problems: (line, text), in the order found.
-    """
-
-    marked: Marked | None = None
-    base_dir: Path | None = None
-    check_files: bool = True
-    problems: list[tuple[int, str]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        for problem in self.marked.problems if self.marked else ():
-            found = re.match(r"line (\d+)", problem)
-            self.problems.append((int(found[1]) if found else 1, problem))
-
-    def unknown(self, path: Where, kind: str, known: Iterable[str]) -> None:
-        """Note a key that does not exist; it is the last part of ``path``."""
-        self.add(path, unknown(kind, path[-1], known), path[:-1])
-
-    def add(self, path: Where, text: str, shown_path: Where | None = None) -> None:
-        """Note a problem at a place; ``path`` is () for the study as a whole."""
-        parts = path if shown_path is None else shown_path
-        name = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
-        shown = f"{name}: {text}" if name else text
-        line = self.marked.line(path) if self.marked else 0
-        self.problems.append((line, f"line {line}: {shown}" if self.marked else shown))
-
-    def listed(self) -> list[str]:
-        """The problems as texts, by line."""
-        return [text for _, text in sorted(self.problems, key=lambda p: p[0])]
-
-
 def study(values: Any, check: Check) -> dict[str, Any]:
     """Check and normalise a whole study."""
     if not isinstance(values, Mapping):
-        check.add((), f"a study is a mapping of fields, got {_short(values)}")
+        check.add((), f"a study is a mapping of fields, got {short(values)}")
         return {}
     for key in values:
         if key not in _CHECKS:
@@ -80,17 +41,6 @@ def study(values: Any, check: Check) -> dict[str, Any]:
     clean = {key: test(plain(given.get(key)), check) for key, test in _CHECKS.items()}
     _overlap(clean["grid"], clean["fixed"], check)
     return clean
-
-
-def plain(value: Any) -> Any:
-    """A copy in plain Python values: numpy numbers and arrays, ranges and tuples as numbers and lists."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | range):
-        return [plain(item) for item in value]
-    return value
 
 
 def resolve(name: str, base_dir: Path | None) -> str:
@@ -102,17 +52,12 @@ def resolve(name: str, base_dir: Path | None) -> str:
     return name
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def _name(value: Any, check: Check) -> str:
     if value is None:
         return "study"
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         allowed = "letters, digits, '.', '_' and '-', starting with a letter or digit"
-        check.add(("name",), f"must be {allowed}, got {_short(value)}")
+        check.add(("name",), f"must be {allowed}, got {short(value)}")
         return "study"
     return value
 
@@ -121,7 +66,7 @@ def _model(value: Any, check: Check) -> str:
     if value is None:
         return "demo"
     if not isinstance(value, str | Path) or not str(value).strip():
-        check.add(("model",), f"must be demo, a path or a Hugging Face id, got {_short(value)}")
+        check.add(("model",), f"must be demo, a path or a Hugging Face id, got {short(value)}")
     elif _local(value) and check.check_files and not _exists(str(value), check):
         check.add(("model",), f"no such directory: {value}")
     return str(value)
@@ -141,7 +86,7 @@ def _adapters(value: Any, check: Check) -> dict[str, str | None]:
     items: list[Any] = [value] if isinstance(value, str | Path | Mapping) else value
     if not isinstance(items, Sequence) or not items:
         allowed = "'base', a path, {name: path}, or a list of these"
-        check.add(("adapters",), f"must be {allowed}, got {_short(value)}")
+        check.add(("adapters",), f"must be {allowed}, got {short(value)}")
         return {BASE: None}
     listed = items is value
     out: dict[str, str | None] = {}
@@ -167,11 +112,11 @@ def _adapter(item: Any, where: Where, check: Check) -> list[tuple[str, str | Non
     for name, path in pairs:
         text_ok = isinstance(path, str | Path) and str(path).strip()
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            check.add(where, f"must be 'base', a path or {{name: path}}, got {_short(item)}")
+            check.add(where, f"must be 'base', a path or {{name: path}}, got {short(item)}")
         elif name == BASE and path is not None:
             check.add(where, "the name 'base' means no adapter; give this one another name")
         elif name != BASE and not text_ok:
-            check.add(where, f"adapter {name!r} needs a path, got {_short(path)}")
+            check.add(where, f"adapter {name!r} needs a path, got {short(path)}")
         elif (
             path is not None
             and _local(path)
@@ -199,7 +144,7 @@ def _prompts(value: Any, check: Check) -> Any:
     listed = not isinstance(value, str | Path | Mapping) and isinstance(value, Sequence)
     if not listed and not isinstance(value, str | Path):
         allowed = "a prompt file, a list of files, rows or texts, or a PromptSet"
-        check.add(("prompts",), f"must be {allowed}, got {_short(value)}")
+        check.add(("prompts",), f"must be {allowed}, got {short(value)}")
         return None
     items = list(value) if listed else [value]
     files = [n for n, v in enumerate(items) if not listed or prompt_sets.is_file_name(v)]
@@ -215,7 +160,7 @@ def _prompts(value: Any, check: Check) -> Any:
 
 def _system(value: Any, check: Check) -> str | None:
     if value is not None and (not isinstance(value, str) or not value.strip()):
-        check.add(("system",), f"must be a text or null, got {_short(value)}")
+        check.add(("system",), f"must be a text or null, got {short(value)}")
         return None
     return value
 
@@ -229,7 +174,7 @@ def _grid(value: Any, check: Check) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str) and value:
         return [_settings(entry, ("grid", n), check) for n, entry in enumerate(value)]
     allowed = "setting: [values], a list of settings, or name: settings"
-    check.add(("grid",), f"must be {allowed}, got {_short(value)}")
+    check.add(("grid",), f"must be {allowed}, got {short(value)}")
     return {}
 
 
@@ -249,7 +194,7 @@ def _product_grid(value: Mapping[Any, Any], check: Check) -> dict[str, Any]:
         if key not in FIELDS:
             check.unknown(where, "setting", FIELDS)
         elif isinstance(values, str | Mapping) or not isinstance(values, Sequence) or not values:
-            check.add(where, f"must be a list of values, got {_short(values)}")
+            check.add(where, f"must be a list of values, got {short(values)}")
         else:
             for n, item in enumerate(values):
                 _setting(key, item, (*where, n), check)
@@ -259,7 +204,7 @@ def _product_grid(value: Mapping[Any, Any], check: Check) -> dict[str, Any]:
 
 def _settings(entry: Any, where: Where, check: Check) -> dict[str, Any]:
     if not isinstance(entry, Mapping):
-        check.add(where, f"must be settings (name: value), got {_short(entry)}")
+        check.add(where, f"must be settings (name: value), got {short(entry)}")
         return {}
     for key, value in entry.items():
         if key in FIELDS:
@@ -280,7 +225,7 @@ def _setting(key: str, value: Any, where: Where, check: Check) -> None:
             and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value, re.IGNORECASE)
         ):
             hint = " (a text to YAML: write 1.0e-1, not 1e-1)"
-        check.add(where, f"must be {error.allowed}, got {_short(value)}{hint}")
+        check.add(where, f"must be {error.allowed}, got {short(value)}{hint}")
 
 
 def _fixed(value: Any, check: Check) -> dict[str, Any]:
@@ -309,7 +254,7 @@ def _integer(where: Where, value: Any, low: int, high: int | None, check: Check)
         or value < low
         or (high is not None and value > high)
     ):
-        check.add(where, f"must be an integer at least {low}{top}, got {_short(value)}")
+        check.add(where, f"must be an integer at least {low}{top}, got {short(value)}")
         return low
     return value
 
@@ -323,7 +268,7 @@ def _scorers(value: Any, check: Check) -> tuple[Any, ...]:
         where: Where = ("scorers", n) if isinstance(value, list | tuple) else ("scorers",)
         name = _scorer_name(item)
         if name is None:
-            check.add(where, f"must be a name or {{name: {{options}}}}, got {_short(item)}")
+            check.add(where, f"must be a name or {{name: {{options}}}}, got {short(item)}")
         elif name in seen:
             check.add(where, f"{name!r} is listed twice")
         seen.append(name or "")
@@ -348,7 +293,7 @@ def _split(value: Any, check: Check) -> dict[str, float]:
     clean = _mapping("split", value, ("confirm",), check)
     share = clean.get("confirm", 0)
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
-        text = f"must be a number at least 0 and below 1, got {_short(share)}"
+        text = f"must be a number at least 0 and below 1, got {short(share)}"
         check.add(("split", "confirm"), text)
         share = 0
     return {"confirm": float(share)}
@@ -356,7 +301,7 @@ def _split(value: Any, check: Check) -> dict[str, float]:
 
 def _mapping(key: str, value: Any, known: Sequence[str], check: Check) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        check.add((key,), f"must hold {', '.join(known)}; got {_short(value)}")
+        check.add((key,), f"must hold {', '.join(known)}; got {short(value)}")
         return {}
     for name in value:
         if name not in known:
@@ -383,17 +328,17 @@ def _engine(value: Any, check: Check) -> dict[str, Any]:
     clean = ENGINE | _mapping("engine", value, (*ENGINE, "max_rows", "memory_gib"), check)
     for key, allowed in {"kind": ENGINES, "kernel": KERNELS}.items():
         if clean[key] not in allowed:
-            text = f"must be one of {', '.join(allowed)}, got {_short(clean[key])}"
+            text = f"must be one of {', '.join(allowed)}, got {short(clean[key])}"
             check.add(("engine", key), text)
     if not isinstance(clean["device"], str) or not _DEVICE.fullmatch(clean["device"]):
-        text = f"must be auto, cpu, cuda or cuda:N, got {_short(clean['device'])}"
+        text = f"must be auto, cpu, cuda or cuda:N, got {short(clean['device'])}"
         check.add(("engine", "device"), text)
     if clean.get("max_rows") is not None:
         _integer(("engine", "max_rows"), clean["max_rows"], 1, None, check)
     memory = clean.get("memory_gib")
     wrong = isinstance(memory, bool) or not isinstance(memory, int | float) or not memory > 0
     if memory is not None and wrong:
-        check.add(("engine", "memory_gib"), f"must be a number above 0, got {_short(memory)}")
+        check.add(("engine", "memory_gib"), f"must be a number above 0, got {short(memory)}")
     return {key: v for key, v in clean.items() if v is not None}
 
 
@@ -401,7 +346,7 @@ def _baseline(value: Any, check: Check) -> str | dict[str, Any] | None:
     if value is None or (isinstance(value, str) and value.strip()):
         return value
     if not isinstance(value, Mapping):
-        text = f"must be a cell's name, label or id, or its settings, got {_short(value)}"
+        text = f"must be a cell's name, label or id, or its settings, got {short(value)}"
         check.add(("baseline",), text)
         return None
     settings = {key: item for key, item in value.items() if key != "adapter"}
@@ -411,13 +356,13 @@ def _baseline(value: Any, check: Check) -> str | dict[str, Any] | None:
 
 def _defaults(value: Any, check: Check) -> str:
     if value not in (None, "card", "checkpoint"):
-        check.add(("defaults",), f"must be card or checkpoint, got {_short(value)}")
+        check.add(("defaults",), f"must be card or checkpoint, got {short(value)}")
     return value if value == "checkpoint" else "card"
 
 
 def _allow_inert(value: Any, check: Check) -> bool:
     if value is not None and not isinstance(value, bool):
-        check.add(("allow_inert",), f"must be true or false, got {_short(value)}")
+        check.add(("allow_inert",), f"must be true or false, got {short(value)}")
     return value is True
 
 

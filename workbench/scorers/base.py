@@ -26,27 +26,31 @@ ENTRY_POINTS: Final = "workbench.scorers"
 Judge = Callable[[str, "Prompt"], "float | bool | Score"]
 
 
-@runtime_checkable
-class Scorer(Protocol):
-    """Judges one answer.
-
-    Attributes:
-        name: What a study calls it.
-        version: Changes whenever the same answer could get another score.
-        options: Its settings, as a study gives them.
-    """
+class Judges(Protocol):
+    """What scoring one answer needs of a scorer."""
 
     @property
-    def name(self) -> str: ...  # noqa: D102 - see Attributes
+    def name(self) -> str:
+        """What a study calls it."""
+        ...
 
     @property
-    def version(self) -> str: ...  # noqa: D102
-
-    @property
-    def options(self) -> dict[str, Any]: ...  # noqa: D102
+    def version(self) -> str:
+        """Changes whenever the same answer could get another score."""
+        ...
 
     def score(self, text: str, prompt: Prompt) -> Score:
         """Judge the answer ``text`` to ``prompt``."""
+        ...
+
+
+@runtime_checkable
+class Scorer(Judges, Protocol):
+    """Judges one answer, and knows how it was set up."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its settings, as a study gives them."""
         ...
 
 
@@ -213,7 +217,7 @@ def _required(f: dataclasses.Field[Any]) -> bool:
     return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
 
 
-def score_generation(scorer: Scorer, generation: Generation, prompt: Prompt) -> Score:
+def score_generation(scorer: Judges, generation: Generation, prompt: Prompt) -> Score:
     """Score one generation; never raises for what the answer or the scorer does.
 
     Returns:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _DENIED: Final = re.compile(
     r"(?:\bnot|n't|\bneither|\bnor)(?:\s+(?:a|an|the|very|really))?\s*$", re.IGNORECASE
 )
+_DENIAL: Final = 40
+"""Most characters before a label in which it can be denied."""
 _LEADING: Final = r"[\s*_`(\[\"']*"
 _CLOSING: Final = r"[)\].:,*\"'`]"
 
@@ -135,7 +137,10 @@ class Choice(Family):
         pattern = "|".join(f"(?P<n{i}>{whole_word(self._normal(names[i]))})" for i in order)
         found = set()
         for match in re.finditer(pattern, folded):
-            if not _DENIED.search(folded[: match.start()]) and match.lastgroup:
+            if (
+                not _DENIED.search(folded, max(0, match.start() - _DENIAL), match.start())
+                and match.lastgroup
+            ):
                 found.add(int(match.lastgroup[1:]))
         return found
 

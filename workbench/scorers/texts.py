@@ -62,11 +62,9 @@ def after_marker(text: str) -> str | None:
     >>> after_marker("3 + 4 is 7. The answer is 7 apples.")
     '7 apples.'
     """
-    boxed = None
-    for match in _BOXED.finditer(text):
-        boxed = _braced(text, match.end())
-    if boxed is not None:
-        return boxed
+    boxes = list(_BOXED.finditer(text))
+    if boxes:
+        return _braced(text, boxes[-1].end())
     tail = None
     for match in _MARKER.finditer(text):
         if text[match.end() :].strip():

@@ -70,6 +70,12 @@ class AwqLinear(nn.Linear):
         group_size: Inputs that share a scale, one of 32, 64, 128, 256.
     """
 
+    qweight: Tensor
+    qzeros: Tensor
+    scales: Tensor
+    packed: Tensor | None
+    scales_and_zeros: Tensor | None
+
     def __init__(
         self,
         in_features: int,
@@ -118,7 +124,8 @@ class AwqLinear(nn.Linear):
         else:
             packed = _aten._convert_weight_to_int4pack_for_cpu(codes, 1)  # noqa: SLF001 - torch's name
         self.packed, self.scales_and_zeros = packed, pairs
-        self.qweight = self.qzeros = self.scales = None
+        for name in ("qweight", "qzeros", "scales"):
+            setattr(self, name, None)
         return True
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -128,9 +135,10 @@ class AwqLinear(nn.Linear):
                 self.group_size, 0
             )
             scales = self.scales.float().repeat_interleave(self.group_size, 0)
-            return (steps * scales).t().to(dtype)
+            dense: Tensor = (steps * scales).t().to(dtype)
+            return dense
         unit = torch.eye(self.in_features, dtype=torch.bfloat16, device=self.packed.device)
-        return torch.cat([self._int4(rows) for rows in unit.split(1024)]).t().to(dtype)
+        return torch.cat([self._int4(rows) for rows in torch.split(unit, 1024)]).t().to(dtype)
 
     def _int4(self, rows: Tensor) -> Tensor:
         op = _aten._weight_int4pack_mm if rows.is_cuda else _aten._weight_int4pack_mm_for_cpu  # noqa: SLF001
@@ -147,10 +155,10 @@ class AwqLinear(nn.Linear):
             out = self._int4(rows.to(torch.bfloat16).contiguous()).to(rows.dtype)
         return out.reshape(*x.shape[:-1], self.out_features)
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: A002 - nn.Linear calls it input
+    def forward(self, x: Tensor) -> Tensor:
         """``x @ W.T + b``: (..., K) to (..., N)."""
         tracked = torch.is_grad_enabled() and x.requires_grad
-        out: Tensor = _Matmul.apply(x, self) if tracked else self.matmul(x)
+        out: Tensor = _Matmul.apply(x, self) if tracked else self.matmul(x)  # type: ignore[no-untyped-call]
         return out if self.bias is None else out + self.bias.to(out.dtype)
 
     def to_dense(self, dtype: torch.dtype) -> nn.Linear:
@@ -170,10 +178,10 @@ class AwqWorkbenchConfig(QuantizationConfigMixin):  # type: ignore[misc]
 
     Attributes:
         group_size: Inputs that share a scale.
-        modules: Names of the quantized linear layers, read from the checkpoint.
+        modules: Name to (inputs, outputs) of the quantized linear layers, read from the checkpoint.
     """
 
-    def __init__(self, group_size: int, modules: list[str], **_: Any) -> None:
+    def __init__(self, group_size: int, modules: dict[str, tuple[int, int]], **_: Any) -> None:
         self.quant_method = METHOD
         self.bits = 4
         self.group_size = group_size
@@ -188,8 +196,18 @@ class AwqWorkbenchQuantizer(HfQuantizer):  # type: ignore[misc]
 
     def _process_model_before_weight_loading(self, model: nn.Module, **_: Any) -> None:
         config = self.quantization_config
-        for name in config.modules:
-            old = model.get_submodule(name)
+        linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+        for name, (k, n) in config.modules.items():
+            if name not in linear:
+                raise ValueError(
+                    f"{name} has packed weights, but the model has no linear layer there"
+                )
+            old = linear[name]
+            if (old.in_features, old.out_features) != (k, n):
+                raise ValueError(
+                    f"{name} has packed weights of {k} inputs and {n} outputs, "
+                    f"but config.json needs {old.in_features} and {old.out_features}"
+                )
             with torch.device("meta"):
                 new = AwqLinear(
                     old.in_features, old.out_features, config.group_size, bias=old.bias is not None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,9 +13,11 @@ from typing import Any, Final
 from huggingface_hub import constants, scan_cache_dir, snapshot_download
 from huggingface_hub.errors import (
     CacheNotFound,
+    GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
+    RepositoryNotFoundError,
 )
 from safetensors import SafetensorError, safe_open
 
@@ -54,9 +58,10 @@ class Checkpoint:
     group_size: int | None
 
     @property
-    def quantized_modules(self) -> list[str]:
-        """Names of the layers stored as AWQ words."""
-        return sorted(n.removesuffix(".qweight") for n in self.tensors if n.endswith(".qweight"))
+    def quantized_shapes(self) -> dict[str, tuple[int, int]]:
+        """Name to (inputs, outputs) of the layers stored as AWQ words."""
+        words = {n: t.shape for n, t in sorted(self.tensors.items()) if n.endswith(".qweight")}
+        return {n.removesuffix(".qweight"): (k, w * 8) for n, (k, w) in words.items()}
 
     @property
     def files(self) -> list[Path]:
@@ -106,12 +111,22 @@ def _find(model: str) -> tuple[Path, str | None]:
         raise ModelNotFound(f"{model}: no such folder")
     try:
         found = Path(snapshot_download(model, allow_patterns=_FILES))
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise ModelNotFound(
-            f"{model}: not a folder here, and not to be had from the model hub ({reason}). Cached models: {_cached()}"
+            f"{model}: not a folder here, and not to be had from the model hub "
+            f"({_hub_reason(error)}); cached models: {_cached()}"
         ) from error
     return found, found.name
+
+
+def _hub_reason(error: Exception) -> str:
+    if isinstance(error, LocalEntryNotFoundError):
+        return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "it cannot be reached"
+    if isinstance(error, GatedRepoError):
+        return "its owner gives access on request: ask on its page, then log in"
+    if isinstance(error, RepositoryNotFoundError):
+        return "no such model there, or it is private"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _cached() -> str:
@@ -126,37 +141,52 @@ def _read_config(path: Path) -> dict[str, Any]:
     file = path / "config.json"
     if not file.is_file():
         raise ModelNotFound(f"{path}: no config.json, so this is not a model checkpoint")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CorruptCheckpoint(f"{file}: not readable as JSON ({error})") from error
-    if not isinstance(config, dict) or "model_type" not in config:
+    config = _read_json(file)
+    if "model_type" not in config:
         raise CorruptCheckpoint(f"{file}: has no model_type")
+    # Transformers goes on without an unreadable generation_config.json, and so without its end tokens.
+    for other in (path / "generation_config.json", path / "tokenizer_config.json"):
+        if other.is_file():
+            _read_json(other)
     return config
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CorruptCheckpoint(f"{file}: not readable as JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise CorruptCheckpoint(f"{file}: not a set of fields")
+    return fields
+
+
+def _weight_files(path: Path) -> list[Path]:
+    """The weight files that transformers would read, in its order of preference."""
+    single, index = path / "model.safetensors", path / "model.safetensors.index.json"
+    if single.is_file():
+        return [single]
+    if not index.is_file():
+        raise ModelNotFound(
+            f"{path}: no model.safetensors and no {index.name}; other kinds of weight file are not loaded"
+        )
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        files = [path / name for name in names]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CorruptCheckpoint(f"{index}: not a readable weight index ({error})") from error
+    missing = [f.name for f in files if not f.is_file()]
+    if missing:
+        raise CorruptCheckpoint(
+            f"{path}: {index.name} names files that are not there: {', '.join(missing)}"
+        )
+    return files
 
 
 def _read_headers(path: Path) -> dict[str, Tensor]:
     """Names, shapes and places of all tensors; safetensors checks that each file is whole."""
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            names = sorted(
-                set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            )
-        except (json.JSONDecodeError, KeyError, AttributeError, UnicodeDecodeError) as error:
-            raise CorruptCheckpoint(f"{index}: not a readable weight index ({error})") from error
-        files = [path / name for name in names]
-        missing = [f.name for f in files if not f.is_file()]
-        if missing:
-            raise CorruptCheckpoint(
-                f"{path}: {index.name} names files that are not there: {', '.join(missing)}"
-            )
-    else:
-        files = sorted(path.glob("*.safetensors"))
-    if not files:
-        raise ModelNotFound(f"{path}: no .safetensors weights (other formats are not loaded)")
     tensors: dict[str, Tensor] = {}
-    for file in files:
+    for file in _weight_files(path):
         try:
             with safe_open(file, framework="pt") as opened:
                 for name in opened.keys():  # noqa: SIM118 - not a dict
@@ -178,6 +208,10 @@ def _awq_group_size(path: Path, config: dict[str, Any], tensors: dict[str, Tenso
                 f"{path}: has packed weights, but config.json has no quantization_config"
             )
         return None
+    if not isinstance(quantization, dict):
+        raise CorruptCheckpoint(
+            f"{path}: quantization_config in config.json is not a set of fields"
+        )
     method = str(quantization.get("quant_method", "missing"))
     allowed = "allowed: AWQ GEMM with 4 bits, or a checkpoint that is not quantized"
     if method != "awq":
@@ -202,7 +236,16 @@ def _awq_group_size(path: Path, config: dict[str, Any], tensors: dict[str, Tenso
 
 def _check_shapes(path: Path, tensors: dict[str, Tensor], group_size: int) -> None:
     for name in [n.removesuffix(".qweight") for n in tensors if n.endswith(".qweight")]:
-        k, words = tensors[f"{name}.qweight"].shape
+        packed = tensors[f"{name}.qweight"]
+        if packed.dtype != "I32" or len(packed.shape) != 2:
+            raise CorruptCheckpoint(
+                f"{path}: {name}.qweight is {packed.dtype} {packed.shape}, not a table of int32 words"
+            )
+        k, words = packed.shape
+        if k % group_size:
+            raise CorruptCheckpoint(
+                f"{path}: {name} has {k} inputs, which group size {group_size} does not divide"
+            )
         wanted = {"qzeros": (k // group_size, words), "scales": (k // group_size, words * 8)}
         for part, shape in wanted.items():
             got = tensors.get(f"{name}.{part}")
@@ -220,22 +263,24 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _read_memo(memo: Path) -> dict[str, str]:
+    try:
+        known = json.loads(memo.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
 def weight_hash(files: list[Path], memo: Path) -> str:
     """sha256 over the sha256 of every weight file, remembered in ``memo`` by name, size and time of change."""
-    known: dict[str, str] = {}
-    if memo.is_file():
-        try:
-            known = json.loads(memo.read_text(encoding="utf-8"))
-        except json.JSONDecodeError:
-            known = {}
+    known = _read_memo(memo)
     keys = {f: f"{f.resolve()}|{f.stat().st_size}|{f.stat().st_mtime_ns}" for f in files}
     if not all(key in known for key in keys.values()):
         known |= {key: file_sha256(f) for f, key in keys.items() if key not in known}
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        temporary = memo.with_suffix(
-            f".{hashlib.sha256(str(sorted(keys.values())).encode()).hexdigest()[:8]}.tmp"
-        )
-        temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
-        temporary.replace(memo)
+        with contextlib.suppress(OSError):  # it only saves time
+            memo.parent.mkdir(parents=True, exist_ok=True)
+            temporary = memo.with_suffix(f".{os.getpid()}.tmp")
+            temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
+            temporary.replace(memo)
     lines = "".join(f"{f.name} {known[key]}\n" for f, key in sorted(keys.items()))
     return hashlib.sha256(lines.encode()).hexdigest()

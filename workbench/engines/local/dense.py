@@ -44,7 +44,7 @@ class PackedLinear(nn.Linear):
             type(layer) is nn.Linear
             and layer.weight.device.type == "cpu"
             and layer.weight.dtype == torch.float32
-            and torch.backends.mkldnn.is_available()
+            and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
         )
 
     @classmethod
@@ -62,8 +62,8 @@ class PackedLinear(nn.Linear):
         """``x @ W.T + b``: (..., K) to (..., N)."""
         return _ops._linear_pointwise(x, self.packed, self.bias, "none", [], "")  # type: ignore[no-any-return]  # noqa: SLF001
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: A002 - nn.Linear calls it input
+    def forward(self, x: Tensor) -> Tensor:
         """``x @ W.T + b``: (..., K) to (..., N)."""
         if torch.is_grad_enabled() and x.requires_grad:
-            return _Matmul.apply(x, self)  # type: ignore[no-any-return]
+            return _Matmul.apply(x, self)  # type: ignore[no-any-return, no-untyped-call]
         return self.matmul(x)

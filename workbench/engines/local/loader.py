@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +10,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.cache_utils import DynamicLayer
-from transformers.utils import logging as transformers_logging
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from workbench.engines.base import EngineInfo
 from workbench.engines.local import demo_model
 from workbench.engines.local.awq import METHOD, AwqLinear
 from workbench.engines.local.cache import ATTENTION
-from workbench.engines.local.dense import PackedLinear
 from workbench.engines.local.checkpoint import Checkpoint, file_sha256, open_checkpoint, weight_hash
+from workbench.engines.local.dense import PackedLinear
+from workbench.engines.local.quiet import quiet
 from workbench.errors import (
     CorruptCheckpoint,
     EngineUnavailable,
@@ -82,13 +83,16 @@ def choose_device(device: str) -> torch.device:
     """
     if device == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    kind = device.partition(":")[0]
-    if kind not in DEVICES:
+    kind, _, number = device.partition(":")
+    if device not in DEVICES and not (kind == "cuda" and number.isdecimal()):
         raise EngineUnavailable(f"device must be one of auto, cpu, cuda or cuda:N, got {device!r}")
     if kind == "cuda" and not torch.cuda.is_available():
         raise EngineUnavailable(
             f"device {device!r}: torch finds no CUDA device here; use cpu or auto"
         )
+    if number and int(number) >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise EngineUnavailable(f"device {device!r}: the last CUDA device here is cuda:{last}")
     return torch.device("cuda:0" if device == "cuda" else device)
 
 
@@ -153,6 +157,7 @@ def load(
         ModelNotFound: No such model here, and it cannot be fetched.
         UnsupportedQuantization: Quantized in a way that is not read.
         CorruptCheckpoint: A file is missing, damaged or does not fit.
+        ModelError: An architecture that cannot be used.
         OutOfMemory: The weights do not fit; the message says how much they need.
         EngineUnavailable: No such device or kernel.
     """
@@ -166,9 +171,10 @@ def load(
             f"{model}: the weights need {need / 2**30:.1f} GiB with kernel {choice.name}, "
             f"{free / 2**30:.1f} GiB are free on {target}"
         )
+    config = _load_config(checkpoint)
     tokenizer = _load_tokenizer(checkpoint)
-    network = _load_network(checkpoint, target, choice)
-    info = _info(str(model), checkpoint, tokenizer, network, choice, target)
+    network = _load_network(checkpoint, config, target, choice)
+    info = _info(str(model), checkpoint, (network, tokenizer), choice, target)
     return LoadedModel(network, tokenizer, info, _eos_ids(network, tokenizer))
 
 
@@ -177,9 +183,13 @@ def _load_tokenizer(checkpoint: Checkpoint) -> Any:
     if not any((path / name).is_file() for name in _TOKENIZER_FILES):
         raise ModelNotFound(f"{path}: no tokenizer files ({', '.join(_TOKENIZER_FILES)})")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise CorruptCheckpoint(f"{path}: the tokenizer cannot be read ({error})") from error
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # the tokenizers library raises bare Exception on a damaged file
+        raise CorruptCheckpoint(
+            f"{path}: the tokenizer cannot be read ({_one_line(error)})"
+        ) from error
     if not tokenizer.chat_template:
         raise ModelNotFound(
             f"{path}: the tokenizer has no chat template; only chat models can be used"
@@ -187,80 +197,79 @@ def _load_tokenizer(checkpoint: Checkpoint) -> Any:
     return tokenizer
 
 
-class _Problems(logging.Handler):
-    """Collects what transformers warns about while loading."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-
-
-def _load_network(checkpoint: Checkpoint, device: torch.device, kernel: Kernel) -> nn.Module:
+def _load_config(checkpoint: Checkpoint) -> Any:
     path = checkpoint.path
-    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    kind = checkpoint.config["model_type"]
+    if kind not in CONFIG_MAPPING:
+        raise ModelError(f"{path}: model_type {kind!r} is not known to transformers")
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except (ValueError, TypeError, KeyError, OSError, StrictDataclassError) as error:
+        raise CorruptCheckpoint(f"{path / 'config.json'}: {_one_line(error)}") from error
+    if type(config) not in AutoModelForCausalLM._model_mapping:  # noqa: SLF001 - no public name
+        raise ModelError(f"{path}: {config.model_type} is not a model that generates text")
+    layers = DynamicCache(config=config).layers
+    if any(type(layer) is not DynamicLayer for layer in layers):
+        raise ModelError(
+            f"{path}: {config.model_type} has sliding-window or linear attention layers; "
+            "only models with full attention in every layer can be used"
+        )
+    return config
+
+
+def _load_network(checkpoint: Checkpoint, config: Any, device: torch.device, kernel: Kernel) -> Any:
+    path = checkpoint.path
     if checkpoint.group_size is not None:
         config.quantization_config = {
             "quant_method": METHOD,
             "group_size": checkpoint.group_size,
-            "modules": checkpoint.quantized_modules,
+            "modules": checkpoint.quantized_shapes,
         }
-    bar, verbosity = (
-        transformers_logging.is_progress_bar_enabled(),
-        transformers_logging.get_verbosity(),
-    )
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
     try:
-        network, report = AutoModelForCausalLM.from_pretrained(
-            path,
-            config=config,
-            dtype=kernel.dtype,
-            device_map={"": device} if device.type == "cuda" else None,
-            attn_implementation=ATTENTION,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        with quiet():
+            network, report = AutoModelForCausalLM.from_pretrained(
+                path,
+                config=config,
+                dtype=kernel.dtype,
+                device_map={"": device} if device.type == "cuda" else None,
+                attn_implementation=ATTENTION,
+                local_files_only=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # they are in the report, and refused below
+                output_loading_info=True,
+            )
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemory(
+            f"{checkpoint.name}: memory ran out on {device} while loading the weights"
+        ) from error
     except (RuntimeError, ValueError, KeyError, AttributeError, SafetensorError, OSError) as error:
-        raise CorruptCheckpoint(f"{path}: {_first_line(error)}") from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bar:
-            transformers_logging.enable_progress_bar()
+        raise CorruptCheckpoint(f"{path}: {_one_line(error)}") from error
     _check_complete(path, report)
-    _check_cache(path, network)
     network.eval().requires_grad_(requires_grad=False)
     _apply_kernel(network, kernel)
     return network
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    wanted = [line for line in lines if "mismatch" in line.lower()] or lines
-    return wanted[0] if wanted else type(error).__name__
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _check_complete(path: Path, report: dict[str, Any]) -> None:
-    """transformers fills missing weights with random numbers; refuse that."""
-    for key, words in (
-        ("missing_keys", "are missing"),
-        ("mismatched_keys", "do not fit the model's shape"),
-    ):
-        names = sorted(str(n[0] if isinstance(n, tuple) else n) for n in report.get(key) or ())
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise CorruptCheckpoint(f"{path}: weights that {words}: {', '.join(names[:3])}{more}")
-
-
-def _check_cache(path: Path, network: Any) -> None:
-    layers = DynamicCache(config=network.config).layers
-    if any(type(layer) is not DynamicLayer for layer in layers):
-        raise ModelError(
-            f"{path}: {network.config.model_type} has sliding-window or linear attention layers; "
-            "only models with full attention in every layer can be used"
-        )
+    """Refuse what transformers would fill with random numbers, or leave out."""
+    missing, unused = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
+    misfits = [
+        f"{name} is {tuple(got)} in the file, {tuple(wanted)} by config.json"
+        for name, got, wanted in sorted(report["mismatched_keys"])
+    ]
+    problems = {
+        "weights are missing": missing,
+        "shapes do not fit": misfits,
+        "weights that the model of config.json has no place for": unused,
+    }
+    for words, items in problems.items():
+        if items:
+            more = f" and {len(items) - 3} more" if len(items) > 3 else ""
+            raise CorruptCheckpoint(f"{path}: {words}: {', '.join(items[:3])}{more}")
 
 
 def _apply_kernel(network: nn.Module, kernel: Kernel) -> None:
@@ -292,13 +301,9 @@ def _eos_ids(network: Any, tokenizer: Any) -> tuple[int, ...]:
 
 
 def _info(
-    name: str,
-    checkpoint: Checkpoint,
-    tokenizer: Any,
-    network: Any,
-    kernel: Kernel,
-    device: torch.device,
+    name: str, checkpoint: Checkpoint, loaded: tuple[Any, Any], kernel: Kernel, device: torch.device
 ) -> EngineInfo:
+    network, tokenizer = loaded
     text = network.config.get_text_config(decoder=True)
     settings = network.generation_config.to_diff_dict()
     shown = ("do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from tokenizers.decoders import DecodeStream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,14 +12,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _BROKEN: Final = "\ufffd"
+_METASPACE: Final = "\u2581"
 
 
 def decode(tokenizer: Any, token_ids: Sequence[int]) -> str:
     """The text of an answer, without special tokens and without a character cut short at its end."""
+    return _raw(tokenizer, token_ids).rstrip(_BROKEN)
+
+
+def _raw(tokenizer: Any, token_ids: Sequence[int]) -> str:
     text: str = tokenizer.decode(
         list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
-    return text.rstrip(_BROKEN)
+    return text
 
 
 def find_stop(text: str, stop: Sequence[str]) -> int | None:
@@ -48,8 +52,7 @@ class StopTokens:
         key = stop or ()
         if key not in self._rows:
             if self._texts is None:
-                known = min(self._size, len(self._tokenizer))
-                self._texts = self._tokenizer.batch_decode([[i] for i in range(known)])
+                self._texts = self._token_texts()
             ends = {s[-1] for s in key}
             hits = [_BROKEN in t or not ends.isdisjoint(t) for t in self._texts]
             row = torch.zeros(1, self._size, dtype=torch.bool)
@@ -57,6 +60,17 @@ class StopTokens:
             self._rows[key] = len(self._rows)
             self.table = torch.cat([self.table, row.to(self._device)])
         return self._rows[key]
+
+    def _token_texts(self) -> list[str]:
+        known = range(min(self._size, len(self._tokenizer)))
+        texts = self._tokenizer.batch_decode(
+            [[i] for i in known], clean_up_tokenization_spaces=False
+        )
+        # Metaspace decoders drop the space that begins a text; inside an answer the token has it.
+        names = self._tokenizer.convert_ids_to_tokens(list(known))
+        return [
+            f" {t}" if n.startswith(_METASPACE) else t for t, n in zip(texts, names, strict=True)
+        ]
 
     def hits(self, rows: Tensor, tokens: Tensor) -> Tensor:
         """Whether each row's token can complete its stop text: bool (B,)."""
@@ -70,9 +84,11 @@ class StreamText:
     """
 
     def __init__(self, tokenizer: Any, stop: Sequence[str] | None) -> None:
-        self._tokenizer = tokenizer.backend_tokenizer
-        self._stream = DecodeStream(skip_special_tokens=True)
+        self._tokenizer = tokenizer
         self._stop = tuple(stop or ())
+        self._ids: list[int] = []
+        self._known = 0
+        self._known_text = ""
         self._held = ""
         self.stopped = False
 
@@ -80,7 +96,8 @@ class StreamText:
         """The text that became certain with this token; sets ``stopped`` once a stop text is complete."""
         if self.stopped:
             return ""
-        self._held += self._stream.step(self._tokenizer, token_id) or ""
+        self._ids.append(token_id)
+        self._held += self._new_text()
         at = find_stop(self._held, self._stop)
         if at is not None:
             self.stopped = True
@@ -89,7 +106,26 @@ class StreamText:
 
     def end(self) -> str:
         """What was held back, when no more tokens come."""
-        return "" if self.stopped else self._release(len(self._held)).rstrip(_BROKEN)
+        if self.stopped:
+            return ""
+        self._held += decode(self._tokenizer, self._ids)[len(self._known_text) :]
+        at = find_stop(self._held, self._stop)
+        self.stopped = at is not None
+        return self._release(len(self._held) if at is None else at)
+
+    def _new_text(self) -> str:
+        """Text of the tokens since the last whole character; empty while the newest one is unfinished.
+
+        Decoded together with the tokens of the piece before, because some decoders drop a space that begins a text.
+        """
+        text = _raw(self._tokenizer, self._ids)
+        if text.endswith(_BROKEN) or len(text) <= len(self._known_text):
+            return ""
+        new = text[len(self._known_text) :]
+        self._ids = self._ids[self._known :]
+        self._known = len(self._ids)
+        self._known_text = _raw(self._tokenizer, self._ids)
+        return new
 
     def _release(self, n: int) -> str:
         text, self._held = self._held[:n], self._held[n:]

@@ -1,0 +1,162 @@
+"""CUDA against the CPU reference, on the demo model: one line per part, pass or fail.
+
+Exit code 0: every part passed. 1: a part failed, or there is no GPU and nothing was checked.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from workbench.engines.local.awq import AwqLinear
+from workbench.engines.local.engine import LocalEngine
+from workbench.engines.local.loader import load
+from workbench.engines.local.pack import quantize
+from workbench.engines.local.sampling import RowSettings, draw, gumbel, noise_keys
+from workbench.params import SamplingParams
+from workbench.records import Request, timing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TEXTS = ("What is the capital of France?", "Count from one to ten in words.", "Name three colours.")
+SETTINGS: tuple[dict[str, Any], ...] = (
+    {"temperature": 0},
+    {"temperature": 0.7, "top_k": 20},
+    {"temperature": 1.0, "top_p": 0.9, "repetition_penalty": 1.15},
+    {"temperature": 1.3, "min_p": 0.05, "frequency_penalty": 0.4, "presence_penalty": 0.2},
+)
+
+
+def requests(n_tokens: int) -> list[Request]:
+    """Every text with every setting."""
+    return [
+        Request(str(c), text, 0, ({"role": "user", "content": text},), SamplingParams(**s, max_tokens=n_tokens, seed=1 + c))
+        for text in TEXTS
+        for c, s in enumerate(SETTINGS)
+    ]
+
+
+class Checks:
+    """The parts; models are loaded once."""
+
+    def __init__(self) -> None:
+        self.cpu = LocalEngine(load("demo", device="cpu", kernel="fp32"))
+        self.gpu = LocalEngine(load("demo", device="cuda", kernel="fp32"))
+
+    def kernel(self) -> str:
+        """The int4 kernel against the exact weights, for every group size."""
+        worst = 0.0
+        for group in (32, 64, 128, 256):
+            torch.manual_seed(group)
+            weight = torch.randn(512, 1024)
+            layer = AwqLinear(1024, 512, group, bias=False)
+            for name, value in quantize(weight, group).items():
+                setattr(layer, name, value)
+            exact = layer.dequantize()
+            x = torch.randn(300, 1024)
+            layer.to("cuda")
+            require(layer.pack(), f"group {group}: the kernel refused the shape")
+            for rows in (1, 7, 64, 300):
+                got = layer(x[:rows].to("cuda", torch.bfloat16)).float().cpu()
+                wanted = x[:rows] @ exact.t()
+                worst = max(worst, float((got - wanted).norm() / wanted.norm()))
+        require(worst < 0.01, f"relative error {worst:.4f}, allowed 0.01")
+        return f"largest relative error {worst:.4f}"
+
+    def loading(self) -> str:
+        """Logits of the AWQ model: fp32 close to the CPU's, int4 close to fp32."""
+        ids = torch.tensor([self.cpu._render(({"role": "user", "content": TEXTS[0]},), None)[0]])  # noqa: SLF001
+        with torch.no_grad():
+            wanted = self.cpu.model(ids).logits
+            exact = self.gpu.model(ids.cuda()).logits.cpu()
+            int4 = load("demo", device="cuda", kernel="int4").model(ids.cuda()).logits.float().cpu()
+        scale = float(wanted.std())
+        error, error4 = float((exact - wanted).abs().max()), float((int4 - wanted).abs().max())
+        require(error < 1e-3 * scale, f"fp32 logits differ by {error:.5f} (spread {scale:.2f})")
+        require(error4 < 0.3 * scale, f"int4 logits differ by {error4:.3f} (spread {scale:.2f})")
+        return f"largest difference fp32 {error:.5f}, int4 {error4:.3f}, spread of logits {scale:.2f}"
+
+    def sampling(self) -> str:
+        """The same noise and the same draws on both devices."""
+        torch.manual_seed(0)
+        rows = [SamplingParams(**SETTINGS[i % 4], seed=i + 1) for i in range(256)]
+        logits, position = torch.randn(256, 50_000) * 3, torch.arange(256)
+        keys = noise_keys(torch.arange(1, 257), position)
+        ids = torch.arange(1000)[None]
+        here = gumbel((keys[0][:, None], keys[1][:, None]), ids)
+        there = gumbel((keys[0][:, None].cuda(), keys[1][:, None].cuda()), ids.cuda()).cpu()
+        require(torch.allclose(here, there, atol=1e-5), "the noise differs")
+        cpu, _ = draw(logits.clone(), RowSettings.of(rows, "cpu"), position)
+        gpu, _ = draw(logits.cuda(), RowSettings.of(rows, "cuda"), position.cuda())
+        same = int((cpu == gpu.cpu()).sum())
+        require(same >= 255, f"{same} of 256 draws equal")
+        return f"{same} of 256 draws equal"
+
+    def sweep(self) -> str:
+        """A batch of unlike rows: fp32 on the GPU gives the CPU's tokens."""
+        wanted = {g.key: g.token_ids for g in self.cpu.generate(requests(32))}
+        found = {g.key: g.token_ids for g in self.gpu.generate(requests(32))}
+        require(set(found) == set(wanted), "rows are missing")
+        same = sum(found[k] == wanted[k] for k in wanted)
+        require(same >= len(wanted) - 1, f"{same} of {len(wanted)} rows token-identical")
+        return f"{same} of {len(wanted)} rows token-identical"
+
+    def latency(self) -> str:
+        """A stream gives the batch's tokens, at times that make sense."""
+        import time  # noqa: PLC0415 - next to its use
+
+        wanted = {g.key: g.token_ids for g in self.gpu.generate(requests(32))}
+        tpots = []
+        for request in requests(32):
+            sent = time.perf_counter_ns()
+            events = list(self.gpu.stream(request))
+            require(tuple(e.token_id for e in events) == wanted[request.key], "a stream differs from its batch")
+            t = timing(sent, [e.t_ns for e in events])
+            tpots += [t.tpot_ms] if t.tpot_ms is not None else []
+        return f"median tpot {sorted(tpots)[len(tpots) // 2]:.2f} ms"
+
+
+class PartFailed(Exception):  # noqa: N818 - reads as a sentence
+    """A part did not hold."""
+
+
+def require(holds: object, why: str) -> None:
+    """Fail the part unless ``holds``."""
+    if not holds:
+        raise PartFailed(why)
+
+
+def report(name: str, part: Callable[[], str]) -> bool:
+    """Run one part and print its line."""
+    try:
+        print(f"pass  {name}: {part()}")
+    except PartFailed as failure:
+        print(f"FAIL  {name}: {failure}")
+    except Exception as error:  # noqa: BLE001 - any error is a failed part; the others still run
+        traceback.print_exc()
+        print(f"FAIL  {name}: {type(error).__name__}: {error}")
+    else:
+        return True
+    return False
+
+
+def main() -> int:
+    """Run every part."""
+    if not torch.cuda.is_available():
+        print("gpu-check: torch finds no CUDA device here; nothing was checked")
+        return 1
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
+    checks = Checks()
+    parts = [("AWQ kernel", checks.kernel), ("AWQ loading", checks.loading), ("sampling", checks.sampling)]
+    parts += [("sweep", checks.sweep), ("latency", checks.latency)]
+    results = [report(name, part) for name, part in parts]
+    print(f"{sum(results)} of {len(results)} parts passed")
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

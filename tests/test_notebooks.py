@@ -1,0 +1,54 @@
+"""Every notebook runs from top to bottom, and is committed without outputs."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import nbformat
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SMALL: dict[str, dict[str, Any]] = {"01_quickstart": {"LIMIT": 3}}
+NAMES = sorted(SMALL)
+LONGEST_CELL_LINES = 10
+
+
+def test_every_notebook_is_known(root: Path) -> None:
+    """A new notebook must say here how it is run small."""
+    assert sorted(p.stem for p in (root / "notebooks").glob("*.ipynb")) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_committed_clean(root: Path, name: str) -> None:
+    """No outputs, no counts, short cells, parameters first."""
+    notebook = nbformat.read(root / "notebooks" / f"{name}.ipynb", as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    assert code[0].metadata.get("tags") == ["parameters"]
+    assert max(len(cell.source.splitlines()) for cell in code) <= LONGEST_CELL_LINES
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("name", NAMES)
+def test_runs(root: Path, tmp_path: Path, name: str) -> None:
+    """It runs with a real kernel, and every code cell leaves no error behind."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # papermill's and its libraries' own, not ours
+        import papermill
+
+        parameters = {**SMALL[name], "OUT": str(tmp_path / "results"), "DEVICE": "cpu"}
+        made = papermill.execute_notebook(
+            root / "notebooks" / f"{name}.ipynb",
+            tmp_path / f"{name}.ipynb",
+            parameters,
+            cwd=root / "notebooks",
+            progress_bar=False,
+        )
+    code = [cell for cell in made.cells if cell.cell_type == "code"]
+    kinds = [output.output_type for cell in code for output in cell.outputs]
+    assert "error" not in kinds
+    pictures = [o for c in code for o in c.outputs if "image/png" in o.get("data", {})]
+    assert len(pictures) == 1

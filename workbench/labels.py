@@ -1,0 +1,185 @@
+"""Placing names next to points so that none hides another, a marker, or a line.
+
+All geometry is in pixels. Each name tries the spots around its point first, then a lattice over the whole axes, and takes
+the cheapest: near its point, off the markers and lines. Two names never overlap as long as there is room for both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from matplotlib.patheffects import withStroke
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.text import Annotation
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+_PAD: Final = 2.0
+"""Least gap between names, pixels at 100 dpi."""
+_MARKER: Final = 60.0
+"""Cost of covering a marker, in pixels of distance."""
+_LINE: Final = 12.0
+"""Cost of covering a bit of a line."""
+_HARD: Final = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A name for a point, in data coordinates."""
+
+    x: float
+    y: float
+    text: str
+    color: str
+
+
+@dataclass(slots=True)
+class _Scene:
+    """What is in the axes, in pixels.
+
+    Attributes:
+        inside: x0, y0, x1, y1 of the axes.
+        points: Shape (n, 2), markers.
+        strokes: Shape (m, 2), points along lines, leaders included.
+        scale: Pixels of the figure per pixel at 100 dpi.
+        taken: Boxes of the names placed so far.
+    """
+
+    inside: Floats
+    points: Floats
+    strokes: Floats
+    scale: float
+    taken: list[Floats] = field(default_factory=list)
+
+
+def place(ax: Axes, labels: Sequence[Label], markers: Floats, lines: Floats) -> list[Annotation]:
+    """Write names into an axes.
+
+    Args:
+        ax: Axes whose limits and layout are final.
+        labels: The names, most important first.
+        markers: Shape (n, 2), data coordinates not to be covered.
+        lines: Shape (m, 2), data coordinates better not covered.
+
+    Returns:
+        The annotations, in the order of ``labels``.
+    """
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # settles the layout, so that pixels mean something
+    frame = ax.get_window_extent()
+    scene = _Scene(
+        inside=np.array([frame.x0, frame.y0, frame.x1, frame.y1]),
+        points=np.asarray(ax.transData.transform(markers)) if len(markers) else np.empty((0, 2)),
+        strokes=np.asarray(ax.transData.transform(lines)) if len(lines) else np.empty((0, 2)),
+        scale=figure.dpi / 100,
+    )
+    notes = []
+    for label in labels:
+        note = ax.annotate(
+            label.text,
+            (label.x, label.y),
+            xytext=(0, 0),
+            textcoords="offset points",
+            color=label.color,
+            zorder=6,
+            ha="left",
+            va="bottom",
+            path_effects=[withStroke(linewidth=2.4, foreground="white", alpha=0.85)],
+        )
+        note.set_in_layout(False)
+        extent = note.get_window_extent()
+        size = np.array([extent.width, extent.height])
+        anchor = ax.transData.transform((label.x, label.y))
+        boxes = _spots(anchor, size, scene.inside, scene.scale)
+        box = boxes[int(np.argmin(_cost(boxes, anchor, scene)))]
+        note.set_position(tuple((box[:2] - anchor) * 72 / figure.dpi))
+        scene.taken.append(box)
+        _leader(ax, label, box, anchor)
+        scene.strokes = np.vstack([scene.strokes, _between(anchor, box)])
+        notes.append(note)
+    return notes
+
+
+def _spots(anchor: Floats, size: Floats, inside: Floats, scale: float) -> Floats:
+    """Candidate boxes (x0, y0, x1, y1), nearest first: around the point, then all over the axes."""
+    w, h = size
+    gap = 7 * scale
+    near = [
+        (gap, -h / 2),
+        (gap * 0.7, gap * 0.7),
+        (-w - gap * 0.7, gap * 0.7),
+        (-w / 2, gap),
+        (gap * 0.7, -h - gap * 0.7),
+        (-w / 2, -h - gap),
+        (-w - gap, -h / 2),
+        (-w - gap * 0.7, -h - gap * 0.7),
+    ]
+    corners = anchor + np.array(near)
+    xs = np.arange(inside[0] + 4 * scale, max(inside[2] - w, inside[0] + 5 * scale), 12 * scale)
+    ys = np.arange(inside[1] + 4 * scale, max(inside[3] - h, inside[1] + 5 * scale), 6 * scale)
+    lattice = np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2)
+    corners = np.vstack([corners, lattice])
+    return np.hstack([corners, corners + size])
+
+
+def _cost(boxes: Floats, anchor: Floats, scene: _Scene) -> Floats:
+    """How bad each box is, in pixels of distance at 100 dpi."""
+    scale = scene.scale
+    nearest = np.clip(anchor, boxes[:, :2], boxes[:, 2:])
+    cost: Floats = np.hypot(*(nearest - anchor).T) / scale
+    cost += 1.5 * np.maximum(cost - 14, 0)  # in place reads better than with a leader
+    cost += _MARKER * _covered(boxes, scene.points, 4 * scale).sum(1)
+    cost += _LINE * np.minimum(_covered(boxes, scene.strokes, 1 * scale).sum(1), 8)
+    low, high = scene.inside[:2], scene.inside[2:]
+    cost += _HARD * ((boxes[:, :2] < low).any(1) | (boxes[:, 2:] > high).any(1))
+    pad = _PAD * scale
+    path = anchor + np.linspace(0, 1, 12)[:, None, None] * (nearest - anchor)
+    for box in scene.taken:
+        apart = (boxes[:, 2:] + pad < box[:2]).any(1) | (boxes[:, :2] - pad > box[2:]).any(1)
+        cost += _HARD * ~apart
+        cost += 100 * ((path > box[:2]) & (path < box[2:])).all(2).any(0)
+    return cost
+
+
+def _covered(boxes: Floats, points: Floats, pad: float) -> NDArray[np.bool_]:
+    """Which points each box covers, shape (boxes, points)."""
+    low, high = boxes[:, None, :2] - pad, boxes[:, None, 2:] + pad
+    return np.asarray(((points > low) & (points < high)).all(2))
+
+
+def _between(anchor: Floats, box: Floats) -> Floats:
+    """Points along the leader of a name, its ends left out."""
+    nearest = np.clip(anchor, box[:2], box[2:])
+    return anchor + np.linspace(0.15, 0.85, 8)[:, None] * (nearest - anchor)
+
+
+def _leader(ax: Axes, label: Label, box: Floats, anchor: Floats) -> None:
+    """A hairline from a name to its point, if they are apart."""
+    nearest = np.clip(anchor, box[:2], box[2:])
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    if np.hypot(*(nearest - anchor)) <= 0.12 * figure.dpi:
+        return
+    line = ax.annotate(
+        "",
+        (label.x, label.y),
+        xytext=tuple((nearest - anchor) * 72 / figure.dpi),
+        textcoords="offset points",
+        zorder=2.5,
+        arrowprops={
+            "arrowstyle": "-",
+            "color": "0.45",
+            "linewidth": 0.6,
+            "shrinkA": 0,
+            "shrinkB": 3,
+        },
+    )
+    line.set_in_layout(False)

@@ -1,0 +1,383 @@
+"""Pictures: frame in, Axes out.
+
+One house style, applied only while a picture is drawn. Colours are Okabe and Ito's, told apart by every common kind of
+colour vision; each goes with a marker shape of its own, so that a grey print reads the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from workbench import analysis, stats
+from workbench.errors import WorkbenchError
+from workbench.labels import Label, place
+from workbench.plan import SHORT
+from workbench.records import BASE
+from workbench.tables import SETTINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+PALETTE: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS: Final = ("o", "s", "^", "D", "v", "P")
+INK: Final = "#222222"
+STYLE: Final[Any] = {
+    "font.size": 9,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "0.35",
+    "axes.labelcolor": INK,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "0.92",
+    "grid.linewidth": 0.8,
+    "xtick.color": "0.35",
+    "ytick.color": "0.35",
+    "text.color": INK,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "figure.dpi": 100,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+class RunTables(Protocol):
+    """What a picture needs of a run."""
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        """The cells table."""
+
+    @property
+    def latency(self) -> pd.DataFrame:
+        """The latency table."""
+
+    def summary(self) -> pd.DataFrame:
+        """One row per cell."""
+
+
+def quality_latency(
+    run: RunTables | pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    summary: pd.DataFrame | None = None,
+    latency: pd.DataFrame | None = None,
+    cells: pd.DataFrame | None = None,
+    baseline: str | None = None,
+    title: str | None = "Quality against latency",
+    label: Literal["front", "all", "none"] = "front",
+    color_by: str | None = None,
+    level: float = 0.95,
+    rng: np.random.Generator | int = 0,
+) -> Axes:
+    """Quality (percent) against median end-to-end latency (ms), one point per cell.
+
+    Bars are intervals in both directions. The line is the front: no cell is both better and faster than one on it. The cells on
+    the front and the baseline are drawn strong and named, the others faint.
+
+    Args:
+        run: A run, or a summary.
+        ax: Where to draw; default: a new figure, 7.5 x 5 in.
+        summary: The run's summary, if there is one already.
+        latency: The latency table, for the horizontal intervals; default: the run's. Not needed if the summary has columns
+            ``e2el_ms_lo`` and ``e2el_ms_hi``; without either no horizontal interval is drawn, and the picture says so.
+        cells: The cells table, for the names; default: the run's.
+        baseline: Cell id; default: as told by `analysis.baseline_of`.
+        title: Above the picture; None for none.
+        label: Which cells are named, next to the baseline.
+        color_by: Column of the summary that colour and shape stand for; default: the adapter if there are several,
+            else temperature or the first setting that varies.
+        level: Confidence level of the latency intervals, and the one named in the picture.
+        rng: Generator or seed of the latency intervals.
+
+    Raises:
+        WorkbenchError: There is no cell with both a quality and a latency.
+    """
+    if isinstance(run, pd.DataFrame):
+        table = run
+    else:
+        table = run.summary() if summary is None else summary
+        latency = run.latency if latency is None else latency
+        cells = run.cells if cells is None else cells
+    shown = _points(table, latency, level, rng)
+    shown["name"] = shown["cell_id"].map(analysis.labels_of(table, cells)).fillna(shown["cell_id"])
+    base = analysis.baseline_of(table) if baseline is None else baseline
+    shown["is_baseline"] = shown["cell_id"] == base
+    with mpl.rc_context(dict(STYLE)):
+        if ax is None:
+            ax = plt.subplots(figsize=(7.5, 5), layout="constrained")[1]
+        _draw_points(ax, shown, _groups(table, shown, color_by))
+        _draw_front(ax, shown)
+        _scale(ax, shown)
+        _dress(ax, title, _note(ax, table, shown, level))
+        _name(ax, shown, label)
+    return ax
+
+
+def _points(
+    table: pd.DataFrame,
+    latency: pd.DataFrame | None,
+    level: float,
+    rng: np.random.Generator | int,
+) -> pd.DataFrame:
+    """The cells that can be drawn, in percent and milliseconds, with their intervals."""
+    known = table["quality"].notna() & table["e2el_ms_p50"].notna()
+    if not table["quality"].notna().any():
+        raise WorkbenchError("nothing to draw: no answer of this run was scored")
+    if not known.any():
+        raise WorkbenchError(
+            "nothing to draw: no scored cell has a latency; measure it with `workbench latency RUN`"
+        )
+    columns = ["quality", "quality_lo", "quality_hi"]
+    out = table[known].reset_index(drop=True)
+    out[columns] *= 100
+    out["on_front"] = stats.on_front(out["quality"].round(9), out["e2el_ms_p50"])
+    if "e2el_ms_lo" not in out:
+        if latency is not None and len(latency):
+            timed = analysis.measured(latency)
+            bounds = stats.median_interval(timed, level=level, rng=rng).set_index("cell_id")
+            out["e2el_ms_lo"] = out["cell_id"].map(bounds["lo"])
+            out["e2el_ms_hi"] = out["cell_id"].map(bounds["hi"])
+        else:
+            out["e2el_ms_lo"] = out["e2el_ms_hi"] = np.nan
+    return out
+
+
+def _groups(table: pd.DataFrame, shown: pd.DataFrame, color_by: str | None) -> dict[str, list[int]]:
+    """Legend text to the rows of ``shown`` that share a colour and a shape; at most six groups."""
+    varied = [c for c in ("adapter", *SETTINGS) if len(pd.unique(table[c])) > 1]
+    if color_by is None and not varied:
+        return {"": list(range(len(shown)))}
+    column = varied[0] if color_by is None else color_by
+    values = sorted(set(shown[column].dropna()), key=lambda v: (v != BASE, v))
+    names = {value: _value(column, value) for value in values}
+    if len(names) > len(PALETTE):
+        parts = np.array_split(np.array(list(names), object), len(PALETTE))
+        names = {
+            v: f"{_value(column, p[0])} to {_value('', p[-1])}" if len(p) > 1 else names[v]
+            for p in parts
+            for v in p
+        }
+    groups: dict[str, list[int]] = {name: [] for name in names.values()}
+    for i, value in enumerate(shown[column]):
+        groups.setdefault(names.get(value, f"{SHORT.get(column, column)} off"), []).append(i)
+    return groups
+
+
+def _value(column: str, value: object) -> str:
+    """A value of a setting, with the setting's short name if it has one."""
+    if column == "temperature" and value == 0:
+        return "T = 0 (greedy)"
+    text = f"{value:g}" if isinstance(value, int | float) else str(value)
+    return f"{SHORT[column]} = {text}" if column in SHORT else text
+
+
+def _looks(n: int) -> Iterator[tuple[str, str]]:
+    """Colour and marker of each group; a seventh group (settings that are off) is grey."""
+    yield from list(zip((*PALETTE, "#777777"), (*MARKERS, "X"), strict=True))[:n]
+
+
+def _spread(rows: pd.DataFrame, column: str, middle: str) -> NDArray[np.float64]:
+    """Lengths of the error bars to both sides, shape (2, n); 0 where there is no interval."""
+    below = rows[middle] - rows[f"{column}_lo"]
+    above = rows[f"{column}_hi"] - rows[middle]
+    bars = np.vstack([below, above]).astype(float)
+    lengths: NDArray[np.float64] = np.maximum(np.nan_to_num(bars), 0)
+    return lengths
+
+
+def _draw_points(ax: Axes, shown: pd.DataFrame, groups: dict[str, list[int]]) -> None:
+    """Markers and bars: strong on the front and for the baseline, faint elsewhere."""
+    for (name, rows), (color, marker) in zip(groups.items(), _looks(len(groups)), strict=True):
+        group = shown.iloc[rows]
+        strong = group["on_front"] | group["is_baseline"]
+        for part, alpha, size, width, order in (
+            (group[~strong], 0.5, 5.5, 0.8, 2.0),
+            (group[strong], 1.0, 7.5, 1.3, 4.0),
+        ):
+            if part.empty:
+                continue
+            x, y = part["e2el_ms_p50"], part["quality"]
+            ax.errorbar(
+                x,
+                y,
+                yerr=_spread(part, "quality", "quality"),
+                xerr=_spread(part, "e2el_ms", "e2el_ms_p50"),
+                fmt="none",
+                ecolor=color,
+                elinewidth=width,
+                alpha=0.6 * alpha**1.6,
+                zorder=order,
+            )
+            ax.plot(
+                x,
+                y,
+                linestyle="none",
+                marker=marker,
+                markersize=size,
+                markerfacecolor=color,
+                markeredgecolor="white",
+                markeredgewidth=0.7,
+                alpha=alpha,
+                zorder=order + 0.5,
+            )
+        if name:
+            ax.plot([], [], color=color, marker=marker, linestyle="none", markersize=6, label=name)
+    own = shown[shown["is_baseline"]]
+    if not own.empty:
+        ax.plot(
+            own["e2el_ms_p50"],
+            own["quality"],
+            linestyle="none",
+            marker="o",
+            markersize=13,
+            markerfacecolor="none",
+            markeredgecolor=INK,
+            markeredgewidth=1.3,
+            zorder=5,
+            label="baseline",
+        )
+
+
+def _draw_front(ax: Axes, shown: pd.DataFrame) -> None:
+    """The front as steps: what quality can be had within a latency."""
+    front = shown[shown["on_front"]].sort_values(["e2el_ms_p50", "quality"])
+    ax.step(
+        front["e2el_ms_p50"],
+        front["quality"],
+        where="post",
+        color=INK,
+        linewidth=1.7,
+        linestyle=(0, (4, 1.6)),
+        zorder=4.2,
+        path_effects=[withStroke(linewidth=3.4, foreground="white")],
+        label="front: none is better and faster" if len(front) > 1 else None,
+        gid="front",
+    )
+
+
+def _scale(ax: Axes, shown: pd.DataFrame) -> None:
+    """Limits and ticks."""
+    x = shown["e2el_ms_p50"]
+    if x.max() > 12 * x.min():
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+        ax.xaxis.set_minor_locator(NullLocator())
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=7))
+        ax.set_xlim(*_width(shown))
+    ax.margins(y=0.08)
+    low, high = ax.get_ylim()
+    ax.set_ylim(max(low, -2), min(high, 102))
+
+
+def _dress(ax: Axes, title: str | None, note: str) -> None:
+    """Titles and legend."""
+    ax.set_xlabel("end-to-end latency of one answer, median (ms); left is faster")
+    ax.set_ylabel("quality (%)")
+    ax.text(0, 1.0, note, transform=ax.transAxes, fontsize=8, color="0.35", va="bottom", gid="note")
+    if title:
+        ax.set_title(title, loc="left", pad=6 + 11 * (note.count("\n") + 1))
+    ax.legend(
+        loc="upper left",
+        bbox_to_anchor=(-0.02, -0.13),
+        ncols=4,
+        borderaxespad=0,
+        handletextpad=0.4,
+        columnspacing=1.4,
+    )
+
+
+def _width(shown: pd.DataFrame) -> tuple[float, float]:
+    """Limits of the latency axis: all bars, unless they would squeeze the points into less than half of it.
+
+    The bars hold the spread between prompts, which all cells share; the points are what is compared.
+    """
+    x = shown["e2el_ms_p50"]
+    apart = x.max() - x.min()
+    room = 0.45 * max(apart, 0.15 * x.max()) if apart > 0 else np.inf
+    low = max(
+        shown["e2el_ms_lo"].min() if shown["e2el_ms_lo"].notna().any() else x.min(), x.min() - room
+    )
+    high = min(
+        shown["e2el_ms_hi"].max() if shown["e2el_ms_hi"].notna().any() else x.max(), x.max() + room
+    )
+    margin = max(0.06 * (high - low), 0.02 * x.max())
+    return float(low - margin), float(high + margin)
+
+
+def _note(ax: Axes, table: pd.DataFrame, shown: pd.DataFrame, level: float) -> str:
+    """One or two lines under the title: what the bars are, and what is not in the picture."""
+    n = shown["n_prompts"]
+    prompts = f"{n.max():,}" if n.min() == n.max() else f"{n.min():,} to {n.max():,}"
+    timed = shown["e2el_ms_lo"].notna()
+    text = f"{prompts} prompt{'s' if n.max() != 1 else ''}; bars: {100 * level:g} % intervals"
+    if not timed.any():
+        text += " of quality (too few timed requests for intervals of latency)"
+    elif not timed.all():
+        text += f" (latency: {timed.sum()} of {len(shown)} cells have enough timed requests)"
+    left, right = ax.get_xlim()
+    if (shown["e2el_ms_lo"] < left).any() or (shown["e2el_ms_hi"] > right).any():
+        text += "; some run past the edge"
+    unscored = int(table["quality"].isna().sum())
+    untimed = len(table) - len(shown) - unscored
+    missing = [
+        f"{count} without {what}"
+        for count, what in ((unscored, "a score"), (untimed, "a latency"))
+        if count
+    ]
+    return text + (
+        f"\nnot shown: {' and '.join(missing)}, of {len(table)} cells" if missing else ""
+    )
+
+
+def _name(ax: Axes, shown: pd.DataFrame, label: str) -> None:
+    """Names next to the points."""
+    wanted = shown["is_baseline"] | (shown["on_front"] & (label == "front")) | (label == "all")
+    rows = shown[wanted].sort_values(
+        ["is_baseline", "on_front", "quality"], ascending=False, kind="stable"
+    )
+    labels = [
+        Label(
+            row["e2el_ms_p50"],
+            row["quality"],
+            row["name"] + (" (baseline)" if row["is_baseline"] else ""),
+            INK if row["on_front"] or row["is_baseline"] else "0.4",
+        )
+        for row in rows.to_dict("records")
+    ]
+    place(ax, labels, shown[["e2el_ms_p50", "quality"]].to_numpy(float), _lines(shown))
+
+
+def _lines(shown: pd.DataFrame) -> NDArray[np.float64]:
+    """Points along the front and the strong bars, shape (m, 2)."""
+    steps = np.linspace(0, 1, 40)
+    front = shown[shown["on_front"]].sort_values(["e2el_ms_p50", "quality"])
+    x, y = front["e2el_ms_p50"].to_numpy(float), front["quality"].to_numpy(float)
+    parts = [np.empty((0, 2))]
+    for i in range(len(front) - 1):
+        parts.append(np.column_stack([x[i] + steps * (x[i + 1] - x[i]), np.full(40, y[i])]))
+        parts.append(np.column_stack([np.full(40, x[i + 1]), y[i] + steps * (y[i + 1] - y[i])]))
+    for row in shown[shown["on_front"] | shown["is_baseline"]].to_dict("records"):
+        low, high = row["quality_lo"], row["quality_hi"]
+        parts.append(np.column_stack([np.full(40, row["e2el_ms_p50"]), low + steps * (high - low)]))
+        left, right = row["e2el_ms_lo"], row["e2el_ms_hi"]
+        parts.append(np.column_stack([left + steps * (right - left), np.full(40, row["quality"])]))
+    out = np.vstack(parts)
+    return out[~np.isnan(out).any(1)]

@@ -1,0 +1,122 @@
+"""What the commands print: tables that fit 80 columns, and their JSON."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from workbench.words import baseline_of, labels_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from workbench.api import Run
+
+_SHOWN = 40
+
+
+def console() -> Console:
+    """Standard output; 80 columns where it is no terminal."""
+    wide = Console()
+    return wide if wide.is_terminal else Console(width=int(os.environ.get("COLUMNS") or 80))
+
+
+def as_json(run: Run, summary: pd.DataFrame) -> dict[str, Any]:
+    """A run's answer and table as plain values; what is unknown is null."""
+    plain = summary.astype(object).where(summary.notna(), None)
+    rows = [{str(k): getattr(v, "item", lambda v=v: v)() for k, v in row.items()} for row in plain.to_dict("records")]
+    labels = labels_of(summary, run.cells)
+    return {
+        "run": str(run.path),
+        "run_id": run.id,
+        "status": run.manifest["status"],
+        "answer": run.answer(summary).splitlines(),
+        "baseline": baseline_of(summary),
+        "cells": [{"label": labels[row["cell_id"]], **row} for row in rows],
+        "files": files(run),
+    }
+
+
+def files(run: Run) -> dict[str, str]:
+    """The table and the picture of a run, those that exist."""
+    from workbench.api import PLOT, SUMMARY  # noqa: PLC0415 - api imports this module's users
+
+    named = {"table": run.path / SUMMARY, "picture": run.path / PLOT, "record": run.path / "manifest.json"}
+    return {name: str(path) for name, path in named.items() if path.is_file()}
+
+
+def print_run(run: Run, summary: pd.DataFrame) -> None:
+    """A run's answer in words, its table, best cell first, and where the files are."""
+    out = console()
+    table = _cells_table(run, summary)
+    out.print(table)
+    rest = len(summary) - _SHOWN
+    if rest > 0:
+        out.print(f"  and {rest} more cells, in {run.path / 'summary.csv'}", highlight=False)
+    out.print("* on the front: no other cell is both better and faster", highlight=False)
+    out.print()
+    out.print(run.answer(summary), highlight=False, markup=False)
+    out.print()
+    for name, path in files(run).items():
+        out.print(f"{name + ':':<9}{path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _cells_table(run: Run, summary: pd.DataFrame) -> Table:
+    labels, base = labels_of(summary, run.cells), baseline_of(summary)
+    engine = run.manifest["engine"]
+    title = f"{run.manifest['study']['name']}: {engine['model']}, {engine['quantization']}, kernel {engine['kernel']}, {engine['device']}"
+    table = Table(title=title, box=None, pad_edge=False, title_justify="left", header_style="bold")
+    failed = bool(summary["n_failed"].any())
+    table.add_column("")
+    table.add_column("cell", overflow="fold", min_width=16)
+    names = ["quality %", "vs baseline", "p", "e2el ms", "tokens"] + ["failed"] * failed
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    best_first = summary.sort_values("quality", ascending=False, na_position="last", kind="stable")
+    for row in best_first.head(_SHOWN).to_dict("records"):
+        is_base = row["cell_id"] == base
+        versus = _interval(row["diff_vs_baseline"], row["diff_lo"], row["diff_hi"], sign="+")
+        values = [
+            _interval(row["quality"], row["quality_lo"], row["quality_hi"]),
+            "baseline" if is_base else versus,
+            "" if is_base else _number(row["p_adjusted"], "{:.3f}"),
+            _number(row["e2el_ms_p50"], "{:,.0f}"),
+            _number(row["n_output_tokens_mean"], "{:.1f}"),
+            f"{row['n_failed']:,}",
+        ]
+        on_front = not pd.isna(row["on_front"]) and bool(row["on_front"])
+        table.add_row("*" if on_front else "", labels[row["cell_id"]], *values[: len(names)])
+    return table
+
+
+def _number(value: Any, form: str) -> str:
+    return "-" if pd.isna(value) else form.format(value)
+
+
+def _interval(value: Any, low: Any, high: Any, sign: str = "") -> str:
+    if pd.isna(value):
+        return "-"
+    middle = f"{100 * value:{sign}.0f}"
+    return middle if pd.isna(low) else f"{middle} [{100 * low:{sign}.0f}, {100 * high:{sign}.0f}]"
+
+
+def print_runs(found: list[tuple[Path, dict[str, Any]]], where: Path) -> None:
+    """The runs, by study, newest first."""
+    out = console()
+    if not found:
+        out.print(f"no runs under {where}", highlight=False)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("study", "run", "status"):
+        table.add_column(name, overflow="fold")
+    table.add_column("cells", justify="right")
+    table.add_column("rows", justify="right")
+    table.add_column("model", overflow="fold")
+    for path, m in found:
+        rows = f"{m['n_rows']:,}"
+        table.add_row(m["study"]["name"], path.name, m["status"], str(m["n_cells"]), rows, m["engine"]["model"])
+    out.print(table)

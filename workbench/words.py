@@ -1,0 +1,186 @@
+"""The answer of a run in plain sentences, from its summary."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pandas as pd
+
+from workbench.latency import MIN_N
+from workbench.plan import SHORT
+from workbench.tables import SETTINGS
+
+P90_MIN: Final = dict(MIN_N)[90.0]
+"""Fewest measured requests for a p90."""
+
+
+def baseline_of(table: pd.DataFrame) -> str | None:
+    """The baseline's cell_id in a summary, or None if it cannot be told.
+
+    A summary read back from CSV has lost its mark; there the baseline is the one row whose difference is 0 by
+    definition and was therefore not tested.
+    """
+    marked = table.attrs.get("baseline")
+    if marked is not None and table["cell_id"].eq(marked).any():
+        return str(marked)
+    untested = table["p_adjusted"].isna() & table["diff_lo"].isna()
+    own = table.loc[table["diff_vs_baseline"].eq(0) & untested, "cell_id"]
+    return str(own.iloc[0]) if len(own) == 1 else None
+
+
+def labels_of(table: pd.DataFrame, cells: pd.DataFrame | None = None) -> dict[str, str]:
+    """A short name for each cell of a summary.
+
+    Args:
+        table: A summary.
+        cells: The cells table, whose labels are used; without it, names are made from what varies.
+    """
+    if cells is not None:
+        return dict(zip(cells["cell_id"], cells["label"], strict=True))
+    varied = [c for c in SETTINGS if len(pd.unique(table[c])) > 1]
+    adapters = len(pd.unique(table["adapter"])) > 1
+    names = {}
+    for row in table.to_dict("records"):
+        parts = [f"{SHORT[c]}={row[c]:g}" for c in varied if pd.notna(row[c])]
+        names[row["cell_id"]] = (
+            " ".join([*parts, *([row["adapter"]] if adapters else [])]) or "default"
+        )
+    return names
+
+
+def answer_in_words(
+    table: pd.DataFrame,
+    cells: pd.DataFrame | None = None,
+    *,
+    baseline: str | None = None,
+    confirm: pd.DataFrame | None = None,
+    alpha: float = 0.05,
+) -> str:
+    """What the run found, in plain sentences that claim no more than the numbers do.
+
+    Args:
+        table: A summary; where there is a split, the one of its "select" prompts.
+        cells: The cells table, for the names of the cells.
+        baseline: Cell id; default: as told by `baseline_of`.
+        confirm: The summary of the "confirm" prompts, on which the best cell is looked at once more.
+        alpha: A difference counts if its Holm-adjusted p-value is below this.
+
+    Returns:
+        One sentence or two a line.
+    """
+    names = labels_of(table, cells)
+    scored = table[table["quality"].notna()]
+    if scored.empty:
+        return f"No answer was scored.\n{_rows_in_words(table)}"
+    rows = scored.sort_values(
+        ["quality", "e2el_ms_p50"], ascending=[False, True], kind="stable", na_position="last"
+    ).set_index("cell_id")
+    best = rows.iloc[0]
+    base = baseline_of(table) if baseline is None else baseline
+    lines = [_headline(rows, base, names, alpha)]
+    if base in rows.index and base != best.name:
+        lines.append(_difference(best, _row(rows, base), names[str(base)]))
+    if base in rows.index and len(rows) > 1:
+        lines.append(_verdicts(rows.drop(index=base), alpha))
+    if confirm is not None:
+        again = _row(confirm.set_index("cell_id"), best.name)
+        lines.append(f"On the prompts held out, the same cell: {_quality_in_words(again)}.")
+    elif len(rows) > 2:
+        lines.append(
+            f"The best of {len(rows)} looks better than it is, being picked by this very score; "
+            "only held-out prompts tell its true quality."
+        )
+    lines += [_latency_in_words(rows, base, names), _rows_in_words(table)]
+    return "\n".join(lines)
+
+
+def _row(rows: pd.DataFrame, cell: object) -> pd.Series:
+    return rows.loc[[str(cell)]].iloc[0]
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _quality_in_words(row: pd.Series) -> str:
+    n = int(row["n_prompts"])
+    prompts = f"{n:,} prompt{'s' if n != 1 else ''}"
+    if pd.isna(row["quality"]):
+        return f"not scored ({prompts})"
+    bounds = "too few prompts for an interval"
+    if pd.notna(row["quality_lo"]):
+        bounds = f"95 % interval {100 * row['quality_lo']:.1f} to {100 * row['quality_hi']:.1f}"
+    return f"quality {_percent(row['quality'])} ({bounds}; {prompts})"
+
+
+def _headline(rows: pd.DataFrame, base: str | None, names: dict[str, str], alpha: float) -> str:
+    best = rows.iloc[0]
+    top = f"{names[str(best.name)]}, {_quality_in_words(best)}"
+    if len(rows) == 1:
+        return f"One cell was scored: {top}."
+    if base not in rows.index:
+        return f"Highest score: {top}. The baseline has no score to compare with."
+    if base == best.name:
+        return f"No setting scores above the baseline: {top}."
+    better = rows[(rows["p_adjusted"] < alpha) & (rows["diff_vs_baseline"] > 0)]
+    if better.empty:
+        return f"No setting beats the baseline beyond chance. Highest score: {top}."
+    if better.index[0] == best.name:
+        return f"Best: {top}. It beats the baseline beyond chance."
+    return (
+        f"Highest score: {top}. That is within chance of the baseline; "
+        f"beyond chance is {names[str(better.index[0])]}, {_quality_in_words(better.iloc[0])}."
+    )
+
+
+def _difference(best: pd.Series, base: pd.Series, name: str) -> str:
+    text = f"Baseline: {name}, {_percent(base['quality'])}. "
+    if pd.isna(best["p_adjusted"]):
+        return f"{text}Too few prompts in common for a comparison."
+    lo, diff, hi = (100 * best[c] for c in ("diff_lo", "diff_vs_baseline", "diff_hi"))
+    p = best["p_adjusted"]
+    shown = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+    return (
+        f"{text}Difference on the same prompts: {diff:+.1f} points (interval {lo:+.1f} to {hi:+.1f}, "
+        f"taken alone); {shown} with all comparisons counted (Holm)."
+    )
+
+
+def _verdicts(others: pd.DataFrame, alpha: float) -> str:
+    sure = others["p_adjusted"] < alpha
+    n_better = int((sure & (others["diff_vs_baseline"] > 0)).sum())
+    n_worse = int((sure & (others["diff_vs_baseline"] < 0)).sum())
+    return (
+        f"Against the baseline, of {len(others)}: {n_better} better, {n_worse} worse, "
+        f"{len(others) - n_better - n_worse} not distinguishable."
+    )
+
+
+def _latency_in_words(rows: pd.DataFrame, base: str | None, names: dict[str, str]) -> str:
+    timed = rows[rows["e2el_ms_p50"].notna()]
+    if timed.empty:
+        return "Latency was not measured: run `workbench latency RUN`."
+    best, text = rows.iloc[0], "It has no latency."
+    if pd.notna(best["e2el_ms_p50"]):
+        text = f"Its median answer takes {best['e2el_ms_p50']:,.0f} ms"
+        other = rows["e2el_ms_p50"].get(base)
+        if base != best.name and pd.notna(other):
+            change = best["e2el_ms_p50"] / other - 1
+            text += f", the baseline's {other:,.0f} ms ({100 * change:+.0f} %)"
+        text += "."
+    fast = timed.sort_values("e2el_ms_p50", kind="stable").iloc[0]
+    if fast.name != best.name:
+        text += (
+            f" Fastest: {names[str(fast.name)]}, {fast['e2el_ms_p50']:,.0f} ms at "
+            f"{_percent(fast['quality'])}."
+        )
+    if timed["e2el_ms_p90"].isna().all():
+        text += f" n too small for p90 (it needs {P90_MIN} requests a cell)."
+    return text
+
+
+def _rows_in_words(table: pd.DataFrame) -> str:
+    """How many rows were scored and how many failed."""
+    empty = int((table["n_scored"] == 0).sum())
+    text = f"Rows: {table['n_scored'].sum():,} scored, {table['n_failed'].sum():,} failed."
+    return text + (f" Cells without any score: {empty} of {len(table)}." if empty else "")
