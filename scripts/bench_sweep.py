@@ -40,7 +40,10 @@ GRID = {
 def cells(tokens: int) -> list[SamplingParams]:
     """36 cells, no two of them equivalent."""
     names = list(GRID)
-    return [SamplingParams(**dict(zip(names, v, strict=True)), max_tokens=tokens) for v in product(*GRID.values())]
+    return [
+        SamplingParams(**dict(zip(names, v, strict=True)), max_tokens=tokens)
+        for v in product(*GRID.values())
+    ]
 
 
 def hf_settings(params: SamplingParams, eos: int) -> dict[str, Any]:
@@ -67,7 +70,9 @@ def plain_model(loaded: LoadedModel) -> Any:
     config = AutoConfig.from_pretrained(loaded.info.extra["path"])
     vars(config).pop("quantization_config", None)
     with torch.device("meta"):
-        plain = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=network.dtype)
+        plain = AutoModelForCausalLM.from_config(
+            config, attn_implementation="sdpa", dtype=network.dtype
+        )
     plain.load_state_dict(network.state_dict(), assign=True)
     plain.model.rotary_emb = type(plain.model.rotary_emb)(config)
     return plain.to(network.device).eval()
@@ -76,7 +81,9 @@ def plain_model(loaded: LoadedModel) -> Any:
 class Contest:
     """The three ways, on one model."""
 
-    def __init__(self, loaded: LoadedModel, prompts: list[list[dict[str, str]]], tokens: int) -> None:
+    def __init__(
+        self, loaded: LoadedModel, prompts: list[list[dict[str, str]]], tokens: int
+    ) -> None:
         self.loaded, self.prompts, self.cells = loaded, prompts, cells(tokens)
         self.tokens = tokens
         self.plain = plain_model(loaded)
@@ -85,8 +92,13 @@ class Contest:
 
     def _inputs(self, prompts: list[list[dict[str, str]]]) -> dict[str, torch.Tensor]:
         tokenizer = self.loaded.tokenizer
-        texts = [tokenizer.apply_chat_template(p, add_generation_prompt=True, tokenize=False) for p in prompts]
-        inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
+        texts = [
+            tokenizer.apply_chat_template(p, add_generation_prompt=True, tokenize=False)
+            for p in prompts
+        ]
+        inputs = tokenizer(
+            texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
+        )
         return {k: v.to(self.device) for k, v in inputs.items()}
 
     def loop(self, rng: random.Random, n: int) -> float:
@@ -103,7 +115,9 @@ class Contest:
         for cell, prompts in jobs:
             inputs = self._inputs(prompts)
             with torch.no_grad():
-                out = self.plain.generate(**inputs, **hf_settings(cell, self.loaded.eos_token_ids[0]))
+                out = self.plain.generate(
+                    **inputs, **hf_settings(cell, self.loaded.eos_token_ids[0])
+                )
             made += (out.shape[1] - inputs["input_ids"].shape[1]) * len(prompts)
         return made / (time.perf_counter() - start)
 
@@ -154,14 +168,22 @@ def report(args: argparse.Namespace, loaded: LoadedModel, rounds: dict[str, list
         "per_cell": "(b) one batched generate per cell",
         "sweep": "(c) awq-workbench, whole grid as one batch",
     }
-    print(f"36 cells x {args.n_prompts} prompts x {args.tokens} tokens, {loaded.info.model}, kernel {loaded.info.kernel}, {loaded.info.device}")
-    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}; {args.rounds} rounds")
+    print(
+        f"36 cells x {args.n_prompts} prompts x {args.tokens} tokens, {loaded.info.model}, kernel {loaded.info.kernel}, {loaded.info.device}"
+    )
+    print(
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}; {args.rounds} rounds"
+    )
     for key, name in names.items():
         v = rounds[key]
         ratio = statistics.median(s / x for s, x in zip(rounds["sweep"], v, strict=True))
-        print(f"{name:<44} {statistics.median(v):9.1f} tokens/s  ({min(v):.1f} to {max(v):.1f})   sweep is {ratio:5.1f} x")
+        print(
+            f"{name:<44} {statistics.median(v):9.1f} tokens/s  ({min(v):.1f} to {max(v):.1f})   sweep is {ratio:5.1f} x"
+        )
     if args.json:
-        args.json.write_text(json.dumps({"tokens_per_s": rounds, "info": loaded.info.to_dict()}, indent=1) + "\n")
+        args.json.write_text(
+            json.dumps({"tokens_per_s": rounds, "info": loaded.info.to_dict()}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

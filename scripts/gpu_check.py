@@ -34,7 +34,13 @@ SETTINGS: tuple[dict[str, Any], ...] = (
 def requests(n_tokens: int) -> list[Request]:
     """Every text with every setting."""
     return [
-        Request(str(c), text, 0, ({"role": "user", "content": text},), SamplingParams(**s, max_tokens=n_tokens, seed=1 + c))
+        Request(
+            str(c),
+            text,
+            0,
+            ({"role": "user", "content": text},),
+            SamplingParams(**s, max_tokens=n_tokens, seed=1 + c),
+        )
         for text in TEXTS
         for c, s in enumerate(SETTINGS)
     ]
@@ -78,7 +84,9 @@ class Checks:
         error, error4 = float((exact - wanted).abs().max()), float((int4 - wanted).abs().max())
         require(error < 1e-3 * scale, f"fp32 logits differ by {error:.5f} (spread {scale:.2f})")
         require(error4 < 0.3 * scale, f"int4 logits differ by {error4:.3f} (spread {scale:.2f})")
-        return f"largest difference fp32 {error:.5f}, int4 {error4:.3f}, spread of logits {scale:.2f}"
+        return (
+            f"largest difference fp32 {error:.5f}, int4 {error4:.3f}, spread of logits {scale:.2f}"
+        )
 
     def sampling(self) -> str:
         """The same noise and the same draws on both devices."""
@@ -114,7 +122,10 @@ class Checks:
         for request in requests(32):
             sent = time.perf_counter_ns()
             events = list(self.gpu.stream(request))
-            require(tuple(e.token_id for e in events) == wanted[request.key], "a stream differs from its batch")
+            require(
+                tuple(e.token_id for e in events) == wanted[request.key],
+                "a stream differs from its batch",
+            )
             t = timing(sent, [e.t_ns for e in events])
             tpots += [t.tpot_ms] if t.tpot_ms is not None else []
         return f"median tpot {sorted(tpots)[len(tpots) // 2]:.2f} ms"
@@ -151,7 +162,11 @@ def main() -> int:
         return 1
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     checks = Checks()
-    parts = [("AWQ kernel", checks.kernel), ("AWQ loading", checks.loading), ("sampling", checks.sampling)]
+    parts = [
+        ("AWQ kernel", checks.kernel),
+        ("AWQ loading", checks.loading),
+        ("sampling", checks.sampling),
+    ]
     parts += [("sweep", checks.sweep), ("latency", checks.latency)]
     results = [report(name, part) for name, part in parts]
     print(f"{sum(results)} of {len(results)} parts passed")

@@ -39,7 +39,9 @@ def write(path: Path, group_size: int = 128, seed: int = 0, **changes: int) -> P
     """
     path.mkdir(parents=True)
     generator = torch.Generator().manual_seed(seed)
-    config = Qwen2Config(**(SHAPE | changes), tie_word_embeddings=False, architectures=["Qwen2ForCausalLM"])
+    config = Qwen2Config(
+        **(SHAPE | changes), tie_word_embeddings=False, architectures=["Qwen2ForCausalLM"]
+    )
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(config)
     tensors: dict[str, torch.Tensor] = {}
@@ -49,7 +51,9 @@ def write(path: Path, group_size: int = 128, seed: int = 0, **changes: int) -> P
             base = name.removesuffix("weight")
             words = {"generator": generator, "dtype": torch.int32}
             tensors[f"{base}qweight"] = torch.randint(-(2**31), 2**31 - 1, (k, n // 8), **words)
-            tensors[f"{base}qzeros"] = torch.full((k // group_size, n // 8), 0x77777777, dtype=torch.int32)
+            tensors[f"{base}qzeros"] = torch.full(
+                (k // group_size, n // 8), 0x77777777, dtype=torch.int32
+            )
             tensors[f"{base}scales"] = torch.full((k // group_size, n), 0.2 / k**0.5).half()
         elif "norm" in name:
             tensors[name] = torch.ones(weight.shape, dtype=torch.float16)

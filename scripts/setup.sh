@@ -7,6 +7,6 @@ for python in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.14 pyth
         exec "$python" "$here/setup_env.py" "$@"
     fi
 done
-echo "setup: Python 3.11 or newer is needed; ${PYTHON:-none of python3, python3.11 ... python3.14} is not." >&2
+echo "setup: Python 3.11 or newer is needed; tried without luck: ${PYTHON:-python3, python3.11 to python3.14, python}" >&2
 echo "setup: install one, or name it: make setup PYTHON=/path/to/python3.11" >&2
 exit 1

@@ -270,6 +270,9 @@ def main() -> int:
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("setup: interrupted; the next `make setup` goes on from here", file=sys.stderr)
+        return 130
     return 0
 
 

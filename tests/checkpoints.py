@@ -15,7 +15,12 @@ from workbench.engines.local.pack import pack_state, write_config
 if TYPE_CHECKING:
     from pathlib import Path
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+)
 SHAPE: dict[str, Any] = {
     "hidden_size": 256,
     "intermediate_size": 512,
@@ -30,7 +35,9 @@ SHAPE: dict[str, Any] = {
 }
 
 
-def make_dense(path: Path, tokenizer_from: Path, kind: str = "llama", *, tied: bool = True, seed: int = 0) -> Path:
+def make_dense(
+    path: Path, tokenizer_from: Path, kind: str = "llama", *, tied: bool = True, seed: int = 0
+) -> Path:
     """Write a random dense checkpoint; "llama" without and "qwen2" with biases on q, k, v."""
     torch.manual_seed(seed)
     config_class = {"llama": LlamaConfig, "qwen2": Qwen2Config}[kind]

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before anything imports torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from workbench.engines.local.engine import LocalEngine
     from workbench.engines.local.loader import LoadedModel
 
@@ -26,11 +25,11 @@ def demo_loaded() -> LoadedModel:
 
 
 @pytest.fixture(scope="session")
-def demo_engine(demo_loaded: LoadedModel) -> Iterator[LocalEngine]:
+def demo_engine(demo_loaded: LoadedModel) -> LocalEngine:
     """An engine on the demo model; tests leave its settings as they found them."""
     from workbench.engines.local.engine import LocalEngine
 
-    yield LocalEngine(demo_loaded)
+    return LocalEngine(demo_loaded)
 
 
 @pytest.fixture(scope="session")

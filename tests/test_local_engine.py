@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-
 from contract import EngineContract, answer, answers, ask
+
 from workbench.engines.local.engine import LocalEngine
 from workbench.errors import EngineError, OutOfMemory, ParamError
 
@@ -50,7 +50,7 @@ class TestContract(EngineContract):
 
 
 def reference(loaded: LoadedModel, text: str, max_tokens: int, **settings: Any) -> list[int]:
-    """transformers' own greedy answer, one prompt at a time."""
+    """The greedy answer of transformers, one prompt at a time."""
     messages = [{"role": "user", "content": text}]
     inputs = loaded.tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, return_tensors="pt", return_dict=True

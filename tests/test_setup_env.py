@@ -189,6 +189,6 @@ def test_an_old_python_is_refused(tmp_path):
     )
     assert run.returncode == 1
     assert run.stderr == (
-        f"setup: Python 3.11 or newer is needed; {old} is not.\n"
+        f"setup: Python 3.11 or newer is needed; tried without luck: {old}\n"
         "setup: install one, or name it: make setup PYTHON=/path/to/python3.11\n"
     )

@@ -322,38 +322,40 @@ def test_seed_decides_the_flips():
 )
 @pytest.mark.parametrize("n", [20, 60])
 def test_difference_intervals_cover(n, discordant, gain):
-    """At least 93 % of nominal 95 % intervals hold the true difference, also when almost all prompts tie.
+    """At least 92 % of nominal 95 % intervals hold the true difference, also when almost all prompts tie.
+
+    600 studies each: a correct interval fails with odds of about 1 in 1,000.
 
     The plain t interval covers 33 % at worst here, because its width is 0 when all prompts tie.
     """
     rng = np.random.default_rng(8)
-    u = rng.random((2_000, n))
+    u = rng.random((600, n))
     d = np.where(u < (discordant + gain) / 2, 1, np.where(u < discordant, -1, 0))
     base = (rng.random(n) < 0.5).astype(int)
     base = np.where(d == 1, 0, np.where(d == -1, 1, base))
-    lo, hi = np.empty(2_000), np.empty(2_000)
-    for i in range(0, 2_000, 1):
+    lo, hi = np.empty(600), np.empty(600)
+    for i in range(600):
         table = binary_table(np.vstack([base[i], base[i] + d[i]]))
         lo[i], hi[i] = stats.paired_difference(table, "c0").loc[1, ["diff_lo", "diff_hi"]]
-    assert np.mean((lo <= gain + 1e-12) & (gain - 1e-12 <= hi)) > 0.93
+    assert np.mean((lo <= gain + 1e-12) & (gain - 1e-12 <= hi)) > 0.92
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
 def test_holm_keeps_the_family_wise_error(repeats):
-    """Twelve cells that equal the baseline: a false claim in at most 5 % of studies (up to chance: 400 studies).
+    """Twelve cells that equal the baseline: a false claim in at most 5 % of studies (up to chance: 300 studies).
 
     Above 8 % would happen by chance less than once in 100 if the true rate were 5 %; without Holm it is above 20 %.
     """
     rng = np.random.default_rng(4)
     false, naive = 0, 0
-    for _ in range(400):
+    for _ in range(300):
         ease = rng.beta(0.8, 0.8, 40)
         table = binary_table(rng.binomial(repeats, ease, (13, 40)), repeats)
         out = stats.paired_difference(table, "c0", rng, n_flips=2_999)
         false += (out["p_adjusted"] < 0.05).any()
         naive += (out["p_value"] < 0.05).any()
-    assert false / 400 < 0.08
-    assert naive / 400 > 0.12
+    assert false / 300 < 0.08
+    assert naive / 300 > 0.12
 
 
 def test_a_real_difference_is_found():

@@ -80,6 +80,7 @@ def test_a_generation_reads_back(store: RunStore) -> None:
         "prompt_id",
         "group",
         "repeat",
+        "split",
         "seed",
         "prompt",
         "text",
@@ -89,7 +90,6 @@ def test_a_generation_reads_back(store: RunStore) -> None:
         "finish_reason",
         "error",
         "batch_rows",
-        "split",
         "stop",
         "min_margin",
     ]

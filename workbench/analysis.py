@@ -124,35 +124,37 @@ def _judged(scores: pd.DataFrame, primary: str | None) -> pd.DataFrame:
 
 
 def has_loop(text: str) -> bool:
-    """Whether an answer ends in a loop (see the module docstring); a last round cut short still counts.
+    """Whether an answer ends in a loop (see the module docstring); a round cut short at the end changes nothing.
 
     >>> has_loop("I think so. I think so. I think so. I th"), has_loop("very, very good")
     (True, False)
     """
     text = text.rstrip()
     tail = text[-3:]
-    if (
-        len(tail) < 3 or text.count(tail) < 3
-    ):  # a passage of three units has at least three characters
+    if len(tail) < 3 or text.count(tail) < 3:  # three units have at least three characters
         return False
     end, done = len(text), 0
     at = text.rfind(tail, 0, end - 1)
-    while at >= 0 and 3 * (period := end - 3 - at) <= end:
-        if period > done and text[-3 * period : -period] == text[-2 * period :]:
+    while at >= 0 and 2 * (period := end - 3 - at) <= end:
+        passage = text[-period:]
+        if period > done and text.endswith(passage, 0, end - period):
             length = _periodic(text, period)
-            for times in (1, 2, 3):  # "no no no" is a passage of three words that repeats
-                whole = times * period
-                if 3 * whole <= length and len(_UNIT.findall(text[-whole:])) >= 3:
-                    return True
-            done = length // 3
+            done = length // 2  # a longer period within it is a multiple of this one
+            units = len(_UNIT.findall(2 * passage)) - len(_UNIT.findall(passage))
+            trimmed = period - len(passage.lstrip())  # the space that would follow
+            rounds = (
+                3 * -(-3 // units) if units else end + 1
+            )  # "no" is no passage, "no no no" is one
+            if rounds * period <= length + trimmed:
+                return True
         at = text.rfind(tail, 0, at + 2)
     return False
 
 
 def _periodic(text: str, period: int) -> int:
     """Length of the longest end of ``text`` in which every character equals the one ``period`` later."""
-    length = 2 * period
-    while length + period <= len(text) and text.endswith(text[-period:], 0, len(text) - length):
+    length, passage = 2 * period, text[-period:]
+    while text.endswith(passage, 0, len(text) - length):
         length += period
     while length < len(text) and text[-length - 1] == text[-length - 1 + period]:
         length += 1

@@ -60,7 +60,9 @@ def load_engine(
     """
     named = [str(a) for a in adapters if str(a) != BASE]
     if named:
-        raise AdapterError(f"adapters cannot be loaded yet ({', '.join(named)}); run the base model alone")
+        raise AdapterError(
+            f"adapters cannot be loaded yet ({', '.join(named)}); run the base model alone"
+        )
     from workbench.engines.local.engine import LocalEngine  # noqa: PLC0415 - imports torch
     from workbench.engines.local.loader import load  # noqa: PLC0415 - imports torch
 
@@ -82,6 +84,13 @@ def engine_for(study: Study, *, progress: bool = True, **changes: Any) -> Engine
 
         return ScriptedEngine(adapters=tuple(a for a in study.adapters if a != BASE))
     return load_engine(study.model_path, study.adapter_paths, progress=progress, **settings)
+
+
+def engine_of(run: Run, *, progress: bool = True, **changes: Any) -> Engine:
+    """The engine that a run used, loaded again; see :func:`engine_for`."""
+    # As the run found it: a relative path is one from the study file's folder.
+    model = run.manifest["engine"]["model"]
+    return engine_for(run.study.replace(model=model), progress=progress, **changes)
 
 
 class Run:
@@ -111,10 +120,13 @@ class Run:
 
     @cached_property
     def study(self) -> Study:
-        """The study as it was declared."""
+        """The study as it was declared; prompts that were given in Python are those of the run."""
         import yaml  # noqa: PLC0415 - not needed to read the tables
 
-        return Study.from_dict(yaml.safe_load(self.manifest["study"]["text"]), str(self.path))
+        values = yaml.safe_load(self.manifest["study"]["text"])
+        if isinstance(values["prompts"], dict):
+            values |= {"prompts": self.prompts, "system": None}  # it is in them
+        return Study.from_dict(values, str(self.path))
 
     @cached_property
     def prompts(self) -> PromptSet:
@@ -131,22 +143,26 @@ class Run:
     @cached_property
     def generations(self) -> pd.DataFrame:
         """One row per answer, failed ones included."""
-        return self._read(lambda store: store.generations())
+        table: pd.DataFrame = self._read(lambda store: store.generations())
+        return table
 
     @cached_property
     def scores(self) -> pd.DataFrame:
         """One row per answer and scorer."""
-        return self._read(lambda store: store.scores())
+        table: pd.DataFrame = self._read(lambda store: store.scores())
+        return table
 
     @cached_property
     def latency(self) -> pd.DataFrame:
         """One row per timed request."""
-        return self._read(lambda store: store.latency())
+        table: pd.DataFrame = self._read(lambda store: store.latency())
+        return table
 
     @cached_property
     def cells(self) -> pd.DataFrame:
         """One row per cell."""
-        return self._read(lambda store: store.cells())
+        table: pd.DataFrame = self._read(lambda store: store.cells())
+        return table
 
     @property
     def primary(self) -> str | None:
@@ -172,11 +188,16 @@ class Run:
             self.latency,
             self.cells,
             primary=self.primary,
-            baseline=self._cell(baseline),
+            baseline=self.cell_id(baseline),
             rng=seed,
         )
 
-    def _cell(self, name: str | None) -> str:
+    def cell_id(self, name: str | None = None) -> str:
+        """The id of a cell, given as an id or a label; of the baseline by default.
+
+        Raises:
+            StoreError: There is no such cell.
+        """
         if name is None:
             return str(self.manifest["baseline"])
         found = self.cells[(self.cells.cell_id == name) | (self.cells.label == name)]
@@ -240,7 +261,11 @@ def open_run(path: str | Path, out: str | Path = "results") -> Run:
     for _, directory in found:
         if directory.name == str(path):
             return Run(directory)
-    raise StoreError(f"no run {str(path)!r}; give a run directory, or 'latest' for the newest of {len(found)} under {out}")
+    if not found:
+        raise StoreError(f"no run {str(path)!r}: there are no runs under {out}")
+    raise StoreError(
+        f"no run {str(path)!r}; give a run directory or id, or 'latest' for the newest of {len(found)} under {out}"
+    )
 
 
 def all_runs(out: str | Path = "results") -> list[tuple[Path, dict[str, Any]]]:
@@ -288,10 +313,22 @@ def run(
     try:
         plan = study.plan(prompts, engine.info.checkpoint_defaults)
         result = runner.run(
-            plan, engine, out, scorers=scorers, score=score_generation, progress=progress, new=new, say=say
+            plan,
+            engine,
+            out,
+            scorers=scorers,
+            score=score_generation,
+            progress=progress,
+            new=new,
+            say=say,
         )
         if latency and study.latency and result.status != "interrupted":
-            time_requests(Run(result.dir), engine, plan=plan, progress=progress, say=say, **study.latency)
+            timed = time_requests(
+                Run(result.dir), engine, plan=plan, progress=progress, say=say, **study.latency
+            )
+            if timed.status == "interrupted":
+                with RunStore.open(result.dir, write=True) as store:
+                    store.update_manifest(status=timed.status)
     finally:
         if own:
             engine.close()
@@ -309,6 +346,27 @@ def time_requests(
     say: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> latency_pass.LatencyResult:
-    """Time some of a run's requests one at a time; see :func:`workbench.latency.run` for the settings."""
+    """Time some of a run's requests one at a time.
+
+    Args:
+        run: A run.
+        engine: Must have the weights of the run's engine.
+        plan: Of the run, if it is at hand.
+        progress: Show a progress bar.
+        say: Told in one line how it ended, if given.
+        settings: As in :func:`workbench.latency.run`; ``cells`` may be labels too.
+
+    Raises:
+        StoreError: The engine has other weights, there is no such cell, or the record cannot be written.
+    """
+    made = run.manifest["engine"]
+    if engine.info.weight_hash != made["weight_hash"]:
+        raise StoreError(
+            f"{run.path}: made with {made['model']}, and the weights of {engine.info.model} are not the same"
+        )
+    cells = settings.pop("cells", None)
+    settings["cells"] = [run.cell_id(cell) for cell in cells] if cells else None
     with RunStore.open(run.path, write=True) as store:
-        return latency_pass.run(plan or run.plan, engine, store, progress=progress, say=say, **settings)
+        return latency_pass.run(
+            plan or run.plan, engine, store, progress=progress, say=say, **settings
+        )

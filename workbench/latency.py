@@ -221,7 +221,10 @@ def run(
     timed: list[dict[str, Any]] = []
     n_failed, status = 0, "finished"
     try:
-        with _bar(len(slots), len(slots) - len(todo), shown=progress) as step, _quiet():
+        with (
+            _bar(len(slots), len(slots) - len(todo), shown=progress and bool(todo)) as step,
+            _quiet(),
+        ):
             for i in range(warmup if todo else 0):
                 slot = todo[i % len(todo)]._replace(round=-1 - i, block=-1, order=i)
                 _time(slot, engine, store, warm=0)
@@ -263,6 +266,9 @@ def _note(
         }
         store.update_manifest(latency=[*store.manifest.get("latency", []), call])
     if say is None:
+        return
+    if result.n_done_before == result.n_rows:
+        say(f"{result.dir}: {result.n_rows:,} requests timed before; nothing to time")
         return
     text = f"{result.dir}: {result.n_run:,} requests timed, {result.n_done_before:,} before"
     text += f", {result.n_noisy:,} noisy" if result.n_noisy else ""

@@ -359,6 +359,7 @@ def _name(ax: Axes, shown: pd.DataFrame, label: str) -> None:
             row["quality"],
             row["name"] + (" (baseline)" if row["is_baseline"] else ""),
             INK if row["on_front"] or row["is_baseline"] else "0.4",
+            11.0 if row["is_baseline"] else 7.0,
         )
         for row in rows.to_dict("records")
     ]

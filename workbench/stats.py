@@ -313,7 +313,7 @@ def paired_difference(
     n = (~np.isnan(d)).sum(1)
     wins, losses = (d > 0).sum(1), (d < 0).sum(1)
     if table.codes is None and table.binary.all() and table.rows.max(initial=0) <= 1:
-        p = np.where(n > 0, mcnemar(wins, losses), np.nan)
+        p = np.where(n > 1, mcnemar(wins, losses), np.nan)
     else:
         p = _sign_flip(d, table.codes, np.random.default_rng(rng), n_flips)
     diff = np.divide(np.nansum(d, axis=1), n, out=np.full(len(n), np.nan), where=n > 0)

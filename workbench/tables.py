@@ -122,6 +122,7 @@ GENERATIONS: Final = Table(
     _RUN
     | _CELL
     | {"prompt_id": _KEY["prompt_id"], "group": _PLACE["group"], "repeat": _KEY["repeat"]}
+    | {"split": _PLACE["split"]}
     | _own(seed="int64")
     | {"prompt": ("r.prompt", "string")}
     | _own(
@@ -133,7 +134,7 @@ GENERATIONS: Final = Table(
         error="string",
         batch_rows="int64",
     )
-    | {"split": _PLACE["split"], "stop": ("c.stop", "list<string>")}
+    | {"stop": ("c.stop", "list<string>")}
     | _own(min_margin="double"),
 )
 SCORES: Final = Table(

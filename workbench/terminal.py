@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -20,15 +21,19 @@ _SHOWN = 40
 
 
 def console() -> Console:
-    """Standard output; 80 columns where it is no terminal."""
-    wide = Console()
-    return wide if wide.is_terminal else Console(width=int(os.environ.get("COLUMNS") or 80))
+    """Standard output; 80 columns, or COLUMNS, where it is no terminal. Text is printed as it is."""
+    columns = os.environ.get("COLUMNS", "")
+    width = None if sys.stdout.isatty() else int(columns) if columns.isdecimal() else 80
+    return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 def as_json(run: Run, summary: pd.DataFrame) -> dict[str, Any]:
     """A run's answer and table as plain values; what is unknown is null."""
     plain = summary.astype(object).where(summary.notna(), None)
-    rows = [{str(k): getattr(v, "item", lambda v=v: v)() for k, v in row.items()} for row in plain.to_dict("records")]
+    rows = [
+        {str(k): getattr(v, "item", lambda v=v: v)() for k, v in row.items()}
+        for row in plain.to_dict("records")
+    ]
     labels = labels_of(summary, run.cells)
     return {
         "run": str(run.path),
@@ -45,7 +50,11 @@ def files(run: Run) -> dict[str, str]:
     """The table and the picture of a run, those that exist."""
     from workbench.api import PLOT, SUMMARY  # noqa: PLC0415 - api imports this module's users
 
-    named = {"table": run.path / SUMMARY, "picture": run.path / PLOT, "record": run.path / "manifest.json"}
+    named = {
+        "table": run.path / SUMMARY,
+        "picture": run.path / PLOT,
+        "record": run.path / "manifest.json",
+    }
     return {name: str(path) for name, path in named.items() if path.is_file()}
 
 
@@ -56,13 +65,14 @@ def print_run(run: Run, summary: pd.DataFrame) -> None:
     out.print(table)
     rest = len(summary) - _SHOWN
     if rest > 0:
-        out.print(f"  and {rest} more cells, in {run.path / 'summary.csv'}", highlight=False)
-    out.print("* on the front: no other cell is both better and faster", highlight=False)
+        out.print(f"  and {rest} more cells, in {run.path / 'summary.csv'}")
+    if summary["on_front"].eq(True).any():
+        out.print("* on the front: no other cell is both better and faster")
     out.print()
-    out.print(run.answer(summary), highlight=False, markup=False)
+    out.print(run.answer(summary))
     out.print()
     for name, path in files(run).items():
-        out.print(f"{name + ':':<9}{path}", highlight=False, markup=False, soft_wrap=True)
+        out.print(f"{name + ':':<9}{path}", soft_wrap=True)
 
 
 def _cells_table(run: Run, summary: pd.DataFrame) -> Table:
@@ -108,7 +118,7 @@ def print_runs(found: list[tuple[Path, dict[str, Any]]], where: Path) -> None:
     """The runs, by study, newest first."""
     out = console()
     if not found:
-        out.print(f"no runs under {where}", highlight=False)
+        out.print(f"no runs under {where}")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("study", "run", "status"):
@@ -118,5 +128,12 @@ def print_runs(found: list[tuple[Path, dict[str, Any]]], where: Path) -> None:
     table.add_column("model", overflow="fold")
     for path, m in found:
         rows = f"{m['n_rows']:,}"
-        table.add_row(m["study"]["name"], path.name, m["status"], str(m["n_cells"]), rows, m["engine"]["model"])
+        table.add_row(
+            m["study"]["name"],
+            path.name,
+            m["status"],
+            str(m["n_cells"]),
+            rows,
+            m["engine"]["model"],
+        )
     out.print(table)

@@ -116,7 +116,7 @@ def _quality_in_words(row: pd.Series) -> str:
 def _headline(rows: pd.DataFrame, base: str | None, names: dict[str, str], alpha: float) -> str:
     best = rows.iloc[0]
     top = f"{names[str(best.name)]}, {_quality_in_words(best)}"
-    if len(rows) == 1:
+    if len(rows) == 1 and base in (None, best.name):
         return f"One cell was scored: {top}."
     if base not in rows.index:
         return f"Highest score: {top}. The baseline has no score to compare with."

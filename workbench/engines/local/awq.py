@@ -125,7 +125,7 @@ class AwqLinear(nn.Linear):
             packed = _aten._convert_weight_to_int4pack_for_cpu(codes, 1)  # noqa: SLF001 - torch's name
         self.packed, self.scales_and_zeros = packed, pairs
         for name in ("qweight", "qzeros", "scales"):
-            setattr(self, name, None)
+            delattr(self, name)  # PEFT asks whether they are there
         return True
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -22,7 +22,7 @@ ATTENTION: Final = "workbench_decode"
 _ROUND: Final = 64
 
 
-def grouped_attention(
+def grouped_attention(  # noqa: PLR0917 - transformers' signature
     module: Any,
     query: Tensor,
     key: Tensor,

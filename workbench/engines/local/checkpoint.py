@@ -131,7 +131,11 @@ def _hub_reason(error: Exception) -> str:
 
 def _cached() -> str:
     try:
-        repos = sorted(r.repo_id for r in scan_cache_dir().repos if r.repo_type == "model")
+        repos = sorted(
+            r.repo_id
+            for r in scan_cache_dir(constants.HF_HUB_CACHE).repos
+            if r.repo_type == "model"
+        )
     except CacheNotFound:
         repos = []
     return ", ".join(repos) if repos else f"none in {constants.HF_HUB_CACHE}"

@@ -50,7 +50,16 @@ def prefill(model: Any, ids: Sequence[int], text: str, device: Any) -> Prefill:
 @dataclass(slots=True)
 class _Row:
     request: Request
-    prompt: Prefill
+    n_prompt: int
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a batch leaves for the next: fresh memory is slow to touch for the first time."""
+
+    pool: KVPool
+    state: _State
 
 
 class Batch:
@@ -61,7 +70,14 @@ class Batch:
     Per-row state lives in tensors; Python touches a row only when it enters, leaves, or may have met a stop text.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, eos: Tensor, stops: StopTokens) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        eos: Tensor,
+        stops: StopTokens,
+        memory: Memory | None = None,
+    ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._eos = eos
@@ -69,8 +85,10 @@ class Batch:
         self._stops = stops
         self._device = eos.device
         self._rows: list[_Row | None] = []
-        self._pool = KVPool(model.config.num_hidden_layers, 0, 0)
-        self._state = _State.empty(self._device)
+        fresh = memory or Memory(
+            KVPool(model.config.num_hidden_layers, 0, 0), _State.empty(self._device)
+        )
+        self._pool, self._state = fresh.pool, fresh.state
         self._settings: RowSettings | None = None
         self._longest = 0
 
@@ -89,8 +107,20 @@ class Batch:
         """Rows and tokens a row that memory is allocated for."""
         return self._pool.rows, self._pool.length
 
-    def admit(self, requests: Sequence[Request], prompt: Prefill) -> list[Generation]:
+    @property
+    def memory(self) -> Memory:
+        """The memory of this batch; only for another batch once this one is not used any more."""
+        return Memory(self._pool, self._state)
+
+    def admit(
+        self, requests: Sequence[Request], prompt: Prefill, most: int = 1
+    ) -> list[Generation]:
         """Take in rows that share a prompt, and draw their first token.
+
+        Args:
+            requests: At least one.
+            prompt: Their prompt.
+            most: Rows that memory may be reserved for in advance.
 
         Returns:
             Answers that are already finished.
@@ -98,11 +128,11 @@ class Batch:
         holes = [i for i, row in enumerate(self._rows) if row is None]
         total = len(self._rows) + max(0, len(requests) - len(holes))
         length = len(prompt.ids) + max(r.params.max_tokens for r in requests)
-        self._reserve(total, length)
+        self._reserve(total, length, most)
         at = (holes + list(range(len(self._rows), total)))[: len(requests)]
         self._rows.extend([None] * (total - len(self._rows)))
         for i, request in zip(at, requests, strict=True):
-            self._rows[i] = _Row(request, prompt)
+            self._rows[i] = _Row(request, len(prompt.ids), prompt.text)
         self._pool.write_prompt(at, prompt.cache)
         self._state.enter(
             at, prompt.ids, requests, [self._stops.row(r.params.stop) for r in requests]
@@ -165,8 +195,7 @@ class Batch:
         row = self._rows[i]
         assert row is not None
         state, request = self._state, row.request
-        n_prompt = len(row.prompt.ids)
-        token_ids = state.seen[i, n_prompt : int(state.length[i])].tolist()
+        token_ids = state.seen[i, row.n_prompt : int(state.length[i])].tolist()
         text = decode(
             self._tokenizer, token_ids[:-1] if token_ids[-1] in self._eos_set else token_ids
         )
@@ -179,10 +208,10 @@ class Batch:
             *request.key,
             text=text if stop_at is None else text[:stop_at],
             token_ids=tuple(token_ids),
-            n_prompt_tokens=n_prompt,
+            n_prompt_tokens=row.n_prompt,
             finish_reason=reason,
             seed=None if request.params.greedy else request.params.seed,
-            prompt=row.prompt.text,
+            prompt=row.prompt,
             batch_rows=int(state.peak[i]),
             min_margin=float(state.margin[i]),
         )
@@ -191,12 +220,13 @@ class Batch:
         """The newest token of row 0."""
         return int(self._state.last[0])
 
-    def _reserve(self, rows: int, length: int) -> None:
-        """Make room for rows of a length; growing copies what is there."""
+    def _reserve(self, rows: int, length: int, most: int) -> None:
+        """Make room for rows of a length. Growing copies what is there, so it grows by doubling."""
         have_rows, have_length = self._pool.rows, self._pool.length
         if rows <= have_rows and length <= have_length:
             return
-        rows, length = max(have_rows, rows), max(have_length, round_up(length))
+        grown = have_rows if rows <= have_rows else max(rows, min(4 * have_rows, most))
+        rows, length = grown, max(have_length, round_up(length))
         self._pool = self._pool.resized(rows, length)
         self._state = self._state.resized(rows, length)
 
@@ -247,9 +277,14 @@ class _State:
             return torch.zeros(shape, dtype=torch.int64, device=device)
 
         return cls(
-            ints(rows, length + 1),
-            *(ints(rows) for _ in range(6)),
-            torch.zeros(rows, device=device),
+            seen=ints(rows, length + 1),
+            length=ints(rows),
+            n_prompt=ints(rows),
+            max_tokens=ints(rows),
+            last=ints(rows),
+            stop_row=ints(rows),
+            peak=ints(rows),
+            margin=torch.zeros(rows, device=device),
         )
 
     def _fields(self) -> list[Tensor]:
@@ -258,7 +293,7 @@ class _State:
     def resized(self, rows: int, length: int) -> _State:
         other = _State.empty(self.seen.device, rows, length)
         kept, span = min(rows, len(self.seen)), min(length + 1, self.seen.shape[1])
-        for mine, theirs in zip(self._fields(), other._fields(), strict=True):  # noqa: SLF001 - same class
+        for mine, theirs in zip(self._fields(), other._fields(), strict=True):
             if mine.dim() > 1:
                 theirs[:kept, :span] = mine[:kept, :span]
             else:

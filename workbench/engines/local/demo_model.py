@@ -31,6 +31,7 @@ GGUF_SHA256: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea3737281
 FORMAT: Final = 1
 """Raised whenever the packing changes, so that an older copy is not used."""
 _HASHES: Final = "hashes.json"
+_WORK: Final = "building-"
 _N_TENSORS: Final = 272
 
 
@@ -85,7 +86,9 @@ def _build(target: Path, *, progress: bool) -> None:
     """Build next to the target, then move it there in one step."""
     gguf = source()
     _check_source(gguf)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as name:
+    for left in target.parent.glob(f"{_WORK}*"):  # by a build that was killed: the lock is ours
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=_WORK) as name:
         work = Path(name)
         with tqdm(
             total=2 * _N_TENSORS,

@@ -8,14 +8,14 @@ import secrets
 import time
 from collections import OrderedDict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import psutil
 import torch
 from jinja2 import TemplateError
 
 from workbench.engines.local.cache import kv_bytes_per_token, round_up
-from workbench.engines.local.decode import Batch, Prefill, prefill
+from workbench.engines.local.decode import Batch, Memory, Prefill, prefill
 from workbench.engines.local.text import StopTokens, StreamText
 from workbench.errors import (
     AdapterError,
@@ -71,6 +71,7 @@ class LocalEngine:
         self._eos = torch.tensor(loaded.eos_token_ids, dtype=torch.int64, device=device)
         self._stops = StopTokens(loaded.tokenizer, loaded.model.config.vocab_size, device)
         self._kv_bytes = kv_bytes_per_token(loaded.model.config, loaded.model.dtype.itemsize)
+        self._memory: Memory | None = None
         self._prefills: OrderedDict[tuple[int, ...], Prefill] = OrderedDict()
         self._rendered: OrderedDict[str, tuple[tuple[int, ...], str]] = OrderedDict()
 
@@ -97,12 +98,12 @@ class LocalEngine:
 
     def close(self) -> None:
         """Free the model."""
-        self._loaded = None
+        self._loaded = self._memory = None
         self._prefills.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def __enter__(self) -> LocalEngine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -140,18 +141,21 @@ class LocalEngine:
         """Answer every request; see :class:`workbench.engines.base.Engine`."""
         waiting = _Waiting(requests)
         batch = self._new_batch()
-        while True:
-            try:
-                yield from self._admit(batch, waiting)
-                if not batch.active:
-                    return
-                yield from batch.step()
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                waiting.put_back(batch.requests)
-                self._halve(batch, error)
-                batch = self._new_batch()
+        try:
+            while True:
+                try:
+                    yield from self._admit(batch, waiting)
+                    if not batch.active:
+                        return
+                    yield from batch.step()
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    waiting.put_back(batch.requests)
+                    self._halve(batch, error)
+                    batch = self._new_batch()
+        finally:
+            self._keep_memory(batch)
 
     def stream(self, request: Request) -> Iterator[TokenEvent]:
         """Answer one request token by token, its prompt computed anew."""
@@ -159,18 +163,20 @@ class LocalEngine:
         ids, text = self._checked(request)
         batch = self._new_batch()
         writer = StreamText(self.tokenizer, request.params.stop)
-        done = batch.admit([request], prefill(self.model, ids, text, self._eos.device))
-        while True:
-            token = done[0].token_ids[-1] if done else batch.last_token()
-            now_ns = time.perf_counter_ns()
-            piece = "" if token in self._model.eos_token_ids else writer.add(token)
-            if done:
-                yield TokenEvent(
-                    token, piece + writer.end(), now_ns, done[0].finish_reason, len(ids)
-                )
-                return
-            yield TokenEvent(token, piece, now_ns, None, len(ids))
-            done = batch.step()
+        try:
+            done = batch.admit([request], prefill(self.model, ids, text, self._eos.device))
+            while True:
+                token = done[0].token_ids[-1] if done else batch.last_token()
+                now_ns = time.perf_counter_ns()
+                piece = "" if token in self._model.eos_token_ids else writer.add(token)
+                if done:
+                    last = piece + writer.end()
+                    yield TokenEvent(token, last, now_ns, done[0].finish_reason, len(ids))
+                    return
+                yield TokenEvent(token, piece, now_ns, None, len(ids))
+                done = batch.step()
+        finally:
+            self._keep_memory(batch)
 
     def render(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None
@@ -183,7 +189,15 @@ class LocalEngine:
         return self._render(tuple(messages), tuple(tools) if tools else None)[1]
 
     def _new_batch(self) -> Batch:
-        return Batch(self.model, self.tokenizer, self._eos, self._stops)
+        """A batch in the memory the last one left, unless that is in use."""
+        memory, self._memory = self._memory, None
+        return Batch(self.model, self.tokenizer, self._eos, self._stops, memory)
+
+    def _keep_memory(self, batch: Batch) -> None:
+        """Keep a finished batch's memory for the next, unless its rows are so long that fewer would fit."""
+        length = batch.memory.pool.length
+        if self._loaded is not None and length and self._capacity(length) >= self.max_rows:
+            self._memory = batch.memory
 
     def _render(
         self, messages: tuple[Message, ...], tools: tuple[dict[str, Any], ...] | None
@@ -243,7 +257,7 @@ class LocalEngine:
                 raise OutOfMemory(self._too_small(needed))
             group = waiting.same_prompt(free)
             try:
-                done = batch.admit(group, self._prefill(ids, text))
+                done = batch.admit(group, self._prefill(ids, text), self._capacity(needed))
             except (RuntimeError, MemoryError):
                 admitted = {r.key for r in batch.requests}
                 waiting.put_back([r for r in group if r.key not in admitted])

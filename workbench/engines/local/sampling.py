@@ -24,17 +24,19 @@ if TYPE_CHECKING:
 _MASK32: Final = 0xFFFFFFFF
 _PREFILTER: Final = (64, 1024)
 """Candidates tried, in turn, before a full sort of the vocabulary."""
+_CHUNK: Final = 8192
+"""Tokens given noise at a time: the numbers in between then stay in the processor's cache."""
 _NEG_INF: Final = float("-inf")
 
 
 def _mix32(x: Tensor) -> Tensor:
     """A bijection of 32-bit integers (held in int64) that flips every output bit with probability near one half.
 
-    The finalizer of MurmurHash3 (A. Appleby, public domain).
+    The finalizer of MurmurHash3 (A. Appleby, public domain). Works in place: x is overwritten.
     """
-    x = ((x ^ (x >> 16)) * 0x85EBCA6B) & _MASK32
-    x = ((x ^ (x >> 13)) * 0xC2B2AE35) & _MASK32
-    return x ^ (x >> 16)
+    x.bitwise_xor_(x >> 16).mul_(0x85EBCA6B).bitwise_and_(_MASK32)
+    x.bitwise_xor_(x >> 13).mul_(0xC2B2AE35).bitwise_and_(_MASK32)
+    return x.bitwise_xor_(x >> 16)
 
 
 def noise_keys(seeds: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,11 +63,10 @@ def gumbel(keys: tuple[Tensor, Tensor], token_ids: Tensor) -> Tensor:
         (B, C) or (B, V). The 32-bit integers behind it are the same on every device.
     """
     first, second = keys
-    x = _mix32((token_ids * 0x9E3779B1) & _MASK32) ^ first
-    x = _mix32((x * second) & _MASK32)
-    uniform = (x.to(torch.float32) + 0.5) * 2.0**-32
-    exponential = -torch.log1p(-uniform.clamp_(max=1 - 2.0**-24))
-    return -torch.log(exponential)
+    x = (_mix32((token_ids * 0x9E3779B1) & _MASK32) ^ first).mul_(second).bitwise_and_(_MASK32)
+    uniform = _mix32(x).to(torch.float32).add_(0.5).mul_(2.0**-32)
+    exponential = uniform.clamp_(max=1 - 2.0**-24).neg_().log1p_().neg_()
+    return exponential.log_().neg_()
 
 
 @dataclass(slots=True)
@@ -169,6 +170,13 @@ def _best(scores: Tensor, token_ids: Tensor | None) -> tuple[Tensor, Tensor]:
     return (winner if token_ids is None else token_ids.gather(1, winner[:, None])[:, 0]), lead
 
 
+def _draw_greedy(
+    logits: Tensor, _settings: RowSettings, _rows: Tensor, _position: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Rows at temperature 0: the most likely token."""
+    return _best(logits, None)
+
+
 def _draw_plain(
     logits: Tensor, settings: RowSettings, rows: Tensor, position: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -177,8 +185,12 @@ def _draw_plain(
     min_p = settings.min_p[rows, None]
     dropped = scores < scores.amax(1, keepdim=True) + min_p.log()  # log(0) = -inf keeps everything
     keys = noise_keys(settings.seed[rows], position[rows])
-    ids = torch.arange(logits.shape[1], device=logits.device)[None]
-    scores += gumbel((keys[0][:, None], keys[1][:, None]), ids)
+    columns = (keys[0][:, None], keys[1][:, None])
+    for start in range(0, scores.shape[1], _CHUNK):
+        part = scores[:, start : start + _CHUNK]
+        part += gumbel(
+            columns, torch.arange(start, start + part.shape[1], device=part.device)[None]
+        )
     return _best(scores.masked_fill_(dropped, _NEG_INF), None)
 
 
@@ -260,15 +272,14 @@ def draw(logits: Tensor, settings: RowSettings, position: Tensor) -> tuple[Tenso
     Returns:
         Token ids, int64 (B,), and the lead of each over the runner-up in score, fp32 (B,).
     """
-    parts = (
-        (settings.greedy, lambda part, _: _best(part, None)),
-        (settings.plain, lambda part, rows: _draw_plain(part, settings, rows, position)),
-        (settings.truncated, lambda part, rows: _draw_truncated(part, settings, rows, position)),
-    )
     tokens = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
     lead = torch.empty(len(logits), device=logits.device)
-    for rows, function in parts:
+    for rows, kind in (
+        (settings.greedy, _draw_greedy),
+        (settings.plain, _draw_plain),
+        (settings.truncated, _draw_truncated),
+    ):
         if rows.numel():
             part = logits if rows.numel() == len(logits) else logits[rows]
-            tokens[rows], lead[rows] = function(part, rows)
+            tokens[rows], lead[rows] = kind(part, settings, rows, position)
     return tokens, lead

@@ -12,12 +12,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _BROKEN: Final = "\ufffd"
+_CHARACTER_BYTES: Final = 4
 _METASPACE: Final = "\u2581"
 
 
 def decode(tokenizer: Any, token_ids: Sequence[int]) -> str:
     """The text of an answer, without special tokens and without a character cut short at its end."""
-    return _raw(tokenizer, token_ids).rstrip(_BROKEN)
+    text = _raw(tokenizer, token_ids)
+    if not text.endswith(_BROKEN):
+        return text
+    whole = text.rstrip(_BROKEN)
+    # Decoders of the byte-fallback kind break the characters before an unfinished one too: look without its tokens.
+    for n in range(1, min(len(token_ids), _CHARACTER_BYTES)):
+        shorter = _raw(tokenizer, token_ids[:-n])
+        if not shorter.endswith(_BROKEN):
+            return max(whole, shorter, key=len)
+    return whole
 
 
 def _raw(tokenizer: Any, token_ids: Sequence[int]) -> str:
