@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before anything imports torch
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as workbench.engines.local does, before torch
 
 if TYPE_CHECKING:
     from workbench.engines.local.engine import LocalEngine

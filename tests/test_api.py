@@ -180,7 +180,7 @@ def test_the_same_study_twice_on_the_demo_model(tmp_path: Path, demo_engine: Loc
     assert len(engine.asked) == 12 - 5
     assert tokens(third) == tokens(first)
     assert first.latency["tokens_match"].tolist() == [1] * 4
-    assert first.manifest["engine"]["quantization"] == "awq-4bit-g64"
+    assert first.manifest["engine"]["quantization"] == "awq-4bit-g32"
 
 
 def test_the_studys_own_engine_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,12 +375,10 @@ def test_open_run(tmp_path: Path) -> None:
         (newest.id, newest),
     ):
         assert api.open_run(given, tmp_path).path == expected.path
-    assert [m["run_id"] for _, m in api.all_runs(tmp_path)] == [
-        new.id,
-        *sorted([old.id, newest.id])[::-1],
-    ]
-    stamps = {m["run_id"]: m["started_utc"] for _, m in api.all_runs(tmp_path)}
-    assert api.open_run("latest", tmp_path).id == max(stamps, key=stamps.__getitem__) == newest.id
+    listed = [manifest["run_id"] for _, manifest in api.all_runs(tmp_path)]
+    assert listed == [new.id, newest.id, old.id]
+    assert api.open_run("latest", tmp_path).id == newest.id
+    assert run(small(), never(), out=tmp_path).id == newest.id
 
 
 def test_an_unknown_run(tmp_path: Path) -> None:

@@ -111,16 +111,16 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 def test_two_processes_build_once(built: Built) -> None:
     """Of two processes that want the model at once one builds it, the other waits and uses it."""
     assert sorted(r["built"] for r in built.reports) == [0, 1]
-    assert {r["path"] for r in built.reports} == {str(built.cache / "demo-awq-g64-v1")}
+    assert {r["path"] for r in built.reports} == {str(built.cache / "demo-awq-g32-v1")}
 
 
 def test_nothing_is_left_over(built: Built) -> None:
     """The cache holds the model and its lock, the model its files and nothing else."""
     assert sorted(p.name for p in built.cache.iterdir()) == [
-        "demo-awq-g64-v1",
-        "demo-awq-g64-v1.lock",
+        "demo-awq-g32-v1",
+        "demo-awq-g32-v1.lock",
     ]
-    assert sorted(p.name for p in (built.cache / "demo-awq-g64-v1").iterdir()) == FILES
+    assert sorted(p.name for p in (built.cache / "demo-awq-g32-v1").iterdir()) == FILES
 
 
 def test_one_bar_is_shown(built: Built) -> None:
@@ -137,8 +137,8 @@ def test_one_bar_is_shown(built: Built) -> None:
 
 
 def test_it_is_an_awq_checkpoint(built: Built) -> None:
-    """The built folder is an AWQ checkpoint in groups of 64 that names no path of the machine it was built on."""
-    path = built.cache / "demo-awq-g64-v1"
+    """The built folder is an AWQ checkpoint in groups of 32 that names no path of the machine it was built on."""
+    path = built.cache / "demo-awq-g32-v1"
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     assert config["quantization_config"] == {
         "quant_method": "awq",
@@ -162,11 +162,11 @@ def test_the_weights_are_those_of_the_package(built: Built) -> None:
 
     tensor = next(t for t in GGUFReader(source()).tensors if t.name == "blk.3.ffn_up.weight")
     wanted = torch.tensor(dequantize(tensor.data, tensor.tensor_type)).double()
-    state = load_file(built.cache / "demo-awq-g64-v1" / "model.safetensors")
+    state = load_file(built.cache / "demo-awq-g32-v1" / "model.safetensors")
     name = "model.layers.3.mlp.up_proj"
     parts = {part: state[f"{name}.{part}"] for part in ("qweight", "qzeros", "scales")}
-    got = torch.tensor(read_weight(parts, 64))
-    steps = parts["scales"].double().T.repeat_interleave(64, 1)
+    got = torch.tensor(read_weight(parts, 32))
+    steps = parts["scales"].double().T.repeat_interleave(32, 1)
     assert got.shape == wanted.shape
     assert bool(((got - wanted).abs() <= 1.01 * steps).all())
     assert float(torch.cosine_similarity(got.flatten(), wanted.flatten(), dim=0)) > 0.99
@@ -176,7 +176,7 @@ def test_a_whole_model_is_reused(built: Built, monkeypatch: pytest.MonkeyPatch) 
     """A later call finds the model whole and touches nothing."""
     monkeypatch.setenv("WORKBENCH_CACHE", str(built.cache))
     monkeypatch.setattr(demo_model, "_build", lambda *_, **__: pytest.fail("built again"))
-    path = built.cache / "demo-awq-g64-v1"
+    path = built.cache / "demo-awq-g32-v1"
     before = {p.name: p.stat().st_mtime_ns for p in [path, *path.iterdir()]}
     assert ensure() == path
     assert {p.name: p.stat().st_mtime_ns for p in [path, *path.iterdir()]} == before

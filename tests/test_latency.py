@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from small import make_plan
 
 from workbench import latency, machine, runner
 from workbench.engines.scripted import ScriptedClock, ScriptedEngine
+from workbench.errors import StoreError
 from workbench.latency import Reproducibility, percentile, reproducibility, schedule
 from workbench.store import RunStore
 
@@ -262,3 +264,13 @@ def test_machine_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     got = machine.usage()
     assert (got.busy_s, got.stalled_s, got.pressure_avg10) == (1.71, 2.5, 1.5)
     assert machine.clock_mhz("cpu") == 2500
+
+
+def test_times_of_two_places_are_not_mixed(store: RunStore) -> None:
+    """A second pass with another kernel or device is refused; the same one continues."""
+    latency.run(PLAN, clocked(), store, 1, rounds=1, progress=False)
+    other = clocked()
+    other._info = replace(other.info, device="cuda:0")
+    with pytest.raises(StoreError, match="timed on cpu with kernel none, now cuda:0 with none"):
+        latency.run(PLAN, other, store, 2, rounds=1, progress=False)
+    assert latency.run(PLAN, clocked(), store, 2, rounds=1, progress=False).n_run == 3

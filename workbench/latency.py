@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from workbench import machine, provenance
-from workbench.errors import AdapterError, ContextOverflow
+from workbench.errors import AdapterError, ContextOverflow, StoreError
 from workbench.records import timing
 
 if TYPE_CHECKING:
@@ -216,6 +216,9 @@ def run(
     started = time.monotonic()
     slots = schedule(plan, prompts, rounds, cells, seed)
     done = store.latency_keys()
+    settings = {"prompts": prompts, "warmup": warmup, "rounds": rounds, "seed": seed}
+    where = {"device": engine.info.device, "kernel": engine.info.kernel}
+    _same_place(store, where)
     todo = [s for s in slots if (*s.request.key, s.round) not in done]
     store.add_plan(plan)
     timed: list[dict[str, Any]] = []
@@ -246,10 +249,19 @@ def run(
         reproducibility=reproducibility(row["tokens_match"] for row in timed),
         wall_s=time.monotonic() - started,
     )
-    _note(
-        result, store, {"prompts": prompts, "warmup": warmup, "rounds": rounds, "seed": seed}, say
-    )
+    _note(result, store, settings | where, say)
     return result
+
+
+def _same_place(store: RunStore, where: dict[str, str]) -> None:
+    """Times of two devices or kernels must not end up in one table."""
+    for call in store.manifest.get("latency", []):
+        before = {name: call.get(name, where[name]) for name in where}
+        if before != where:
+            raise StoreError(
+                f"{store.dir}: timed on {before['device']} with kernel {before['kernel']}, now {where['device']} with "
+                f"{where['kernel']}; the two cannot be compared in one run: use the same, or start another run"
+            )
 
 
 def _note(

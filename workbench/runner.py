@@ -153,13 +153,16 @@ def run(
 
 def runs(directory: str | Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Run directories directly under a directory with their manifests, newest first; damaged ones are left out."""
-    places = sorted(Path(directory).glob(f"*/{MANIFEST}"), reverse=True)
-    for path in places:
+    found = []
+    for path in Path(directory).glob(f"*/{MANIFEST}"):
         try:
             manifest = read_manifest(path.parent)
         except StoreError:
             continue
-        yield path.parent, manifest
+        # Run ids tell seconds only.
+        found.append((str(manifest.get("started_utc", "")), path.parent, manifest))
+    for _, place, manifest in sorted(found, key=lambda run: run[:2], reverse=True):
+        yield place, manifest
 
 
 def find_run(plan: Plan, out: str | Path, engine_info: EngineInfo | None = None) -> Path | None:

@@ -16,12 +16,11 @@ import os
 import sqlite3
 import threading
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
-from workbench import tables
+from workbench import provenance, tables
 from workbench.errors import StoreError
 from workbench.prompts import PromptSet
 from workbench.rundir import (
@@ -273,7 +272,7 @@ class RunStore:
                 )
             )
             if g.finish_reason == "error":
-                failures.append((*g.key, _unicode(g.error or "unknown"), _now()))
+                failures.append((*g.key, _unicode(g.error or "unknown"), provenance.now_utc()))
         with self._transaction() as db:
             db.executemany("INSERT OR IGNORE INTO renderings VALUES (?, ?)", renderings.items())
             written = db.executemany(_INSERT_GENERATION, rows).rowcount
@@ -445,7 +444,3 @@ def _open_database(path: Path, *, write: bool) -> sqlite3.Connection:
 def _unicode(text: str) -> str:
     """The text with what is no Unicode character (half of a surrogate pair) replaced."""
     return text.encode(errors="replace").decode()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from workbench.yamlmarks import Path as Where
 
 ENGINES: Final = ("local", "scripted")
-KERNELS: Final = ("auto", "int4", "fp32", "bf16", "marlin")
+KERNELS: Final = ("auto", "int4", "fp32", "bf16")
 LATENCY: Final = {"prompts": 8, "warmup": 2, "rounds": 3}
 ENGINE: Final[dict[str, Any]] = {"kind": "local", "device": "auto", "kernel": "auto"}
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

