@@ -143,7 +143,7 @@ def test_it_is_an_awq_checkpoint(built: Built) -> None:
     assert config["quantization_config"] == {
         "quant_method": "awq",
         "bits": 4,
-        "group_size": 64,
+        "group_size": 32,
         "zero_point": True,
         "version": "gemm",
         "modules_to_not_convert": None,

@@ -271,6 +271,6 @@ def test_times_of_two_places_are_not_mixed(store: RunStore) -> None:
     latency.run(PLAN, clocked(), store, 1, rounds=1, progress=False)
     other = clocked()
     other._info = replace(other.info, device="cuda:0")
-    with pytest.raises(StoreError, match="timed on cpu with kernel none, now cuda:0 with none"):
+    with pytest.raises(StoreError, match="timed on cpu with kernel numpy, now cuda:0 with numpy"):
         latency.run(PLAN, other, store, 2, rounds=1, progress=False)
     assert latency.run(PLAN, clocked(), store, 2, rounds=1, progress=False).n_run == 3

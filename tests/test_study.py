@@ -145,7 +145,7 @@ def test_every_problem_at_once_with_its_line(tmp_path):
         "line 16: latency: unknown key 'prompt', did you mean 'prompts'?",
         "line 16: latency.rounds: must be an integer at least 1, got 0",
         "line 17: engine.kind: must be one of local, scripted, got 'remote'",
-        "line 17: engine.kernel: must be one of auto, int4, fp32, bf16, marlin, got 'x'",
+        "line 17: engine.kernel: must be one of auto, int4, fp32, bf16, got 'x'",
         "line 17: engine.device: must be auto, cpu, cuda or cuda:N, got 'tpu'",
         "line 17: engine.max_rows: must be an integer at least 1, got 0",
         "line 17: engine.memory_gib: must be a number above 0, got -1",
