@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def test_the_demo_study(root: Path) -> None:
-    """18 cells of the demo model on the sums, timed, with a baseline in the grid."""
+    """14 cells of the demo model on the sums, timed, with a baseline in the grid."""
     study = demo.study()
     plan = study.plan()
     assert study.model == "demo"

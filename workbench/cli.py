@@ -93,7 +93,7 @@ def demo(
 ) -> None:
     """Run the quickstart study of the demo model.
 
-    Builds the model if need be, runs 18 settings on short sums, and says what was found.
+    Builds the model if need be, runs 14 settings on short sums, and says what was found.
 
     Example: workbench demo
     """
