@@ -163,7 +163,7 @@ class Env:
         say(f"torch {pinned['torch']}")
         self.install_torch(constraints, source)
         say("the workbench and its libraries")
-        self.pip("-c", constraints, "setuptools")
+        self.pip("-c", constraints, "hatchling", "editables")
         self.pip("-c", constraints, "--no-build-isolation", "-e", f".[{EXTRAS}]")
         say("the demo model's weights")
         self.pip("--no-deps", f"{DEMO_MODEL}=={pinned[DEMO_MODEL]}")

@@ -21,7 +21,7 @@ def test_the_demo_study(root: Path) -> None:
     assert study.model == "demo"
     assert study.engine["kind"] == "local"
     assert study.load_prompts().sha256 == plan.prompt_set.sha256
-    assert (len(plan.cells), len(plan.prompt_set)) == (18, 79)
+    assert (len(plan.cells), len(plan.prompt_set)) == (14, 79)
     assert plan.baseline.label == "T=0.6 k=50"
     assert study.scorers == ("numeric",)
     assert study.latency is not None
@@ -44,4 +44,4 @@ def test_datasets_inside_the_package_come_first(
     assert demo.datasets() == tmp_path / "datasets"
     shutil.copytree(root / "datasets", package / "datasets")
     assert demo.datasets() == package / "datasets"
-    assert demo.study().plan().n_rows == 79 * (2 + 16 * 2)
+    assert demo.study().plan().n_rows == 79 * (2 + 12 * 2)

@@ -131,7 +131,7 @@ def test_metadata():
     assert PROJECT["authors"]
     assert PROJECT["scripts"] == {"workbench": "workbench.cli:main"}
     assert set(EXTRAS) >= {"demo", "autoawq", "gptqmodel", "serve", "ray", "tune", "dev"}
-    assert PYPROJECT["tool"]["setuptools"]["package-data"]["workbench"] == ["py.typed"]
+    assert PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["workbench"]
     for name in (PROJECT["readme"], *PROJECT["license-files"], "workbench/py.typed"):
         assert (ROOT / name).is_file(), name
 
@@ -159,6 +159,7 @@ def test_wheel(tmp_path):
             "pyproject.toml",
             "README.md",
             "LICENSE",
+            "datasets",
             "tests",
         }:
             to.parent.mkdir(parents=True, exist_ok=True)
