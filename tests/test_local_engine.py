@@ -157,6 +157,8 @@ def test_not_even_one_row_fits(demo_loaded: LoadedModel, monkeypatch: pytest.Mon
     monkeypatch.setattr(demo_loaded.model, "forward", full)
     with pytest.raises(OutOfMemory, match="not even one answer of"):
         list(engine.generate([ask(TEXTS[0], cell=f"c{i}", max_tokens=4, seed=1) for i in range(4)]))
+    with pytest.raises(OutOfMemory, match="not even one answer of"):
+        list(engine.stream(ask(TEXTS[0], max_tokens=4, seed=1)))
 
 
 def test_the_memory_budget_bounds_the_batch(demo_loaded: LoadedModel) -> None:

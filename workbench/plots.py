@@ -291,7 +291,9 @@ def _dress(ax: Axes, title: str | None, note: str) -> None:
     """Titles and legend."""
     ax.set_xlabel("end-to-end latency of one answer, median (ms); left is faster")
     ax.set_ylabel("quality (%)")
-    ax.text(0, 1.012, note, transform=ax.transAxes, fontsize=8, color="0.35", va="bottom", gid="note")
+    ax.text(
+        0, 1.012, note, transform=ax.transAxes, fontsize=8, color="0.35", va="bottom", gid="note"
+    )
     if title:
         ax.set_title(title, loc="left", pad=8 + 11 * (note.count("\n") + 1))
     ax.legend(

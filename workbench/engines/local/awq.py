@@ -12,7 +12,7 @@ The layer is an ``nn.Linear`` to everything around it, so PEFT wraps it like any
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,16 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 ORDER: Final = (0, 2, 4, 6, 1, 3, 5, 7)
 _INVERSE: Final = tuple(ORDER.index(i) for i in range(8))
 GROUP_SIZES: Final = (32, 64, 128, 256)
 METHOD: Final = "awq_workbench"
-_INNER_K_TILES: Final = 8
+_CUDA_TILES: Final = (8, 4, 2)
+"""Inner tile counts of the CUDA kernel, best first; 16 times the count must divide K."""
+_UNIT_ROWS: Final = 1024
 _CUDA_DEQUANT_ROWS: Final = 256
 _aten = torch.ops.aten
 
@@ -110,9 +115,8 @@ class AwqLinear(nn.Linear):
 
     def pack(self) -> bool:
         """Switch to the int4 kernel of the device (bf16); False if its shape rules out the kernel."""
-        if self.out_features % 16 or self.in_features % (
-            16 * _INNER_K_TILES if self.qweight.is_cuda else 1
-        ):
+        tiles = next((t for t in _CUDA_TILES if self.in_features % (16 * t) == 0), None)
+        if self.out_features % 16 or (self.qweight.is_cuda and tiles is None):
             return False
         codes = unpack_codes(self.qweight).t().contiguous()
         scales = self.scales.float()
@@ -120,7 +124,7 @@ class AwqLinear(nn.Linear):
         pairs = torch.stack([scales, offsets], -1).to(torch.bfloat16).contiguous()
         if self.qweight.is_cuda:
             halves = (codes[:, ::2] << 4 | codes[:, 1::2]).to(torch.uint8)
-            packed = _aten._convert_weight_to_int4pack(halves, _INNER_K_TILES)  # noqa: SLF001 - torch's name
+            packed = _aten._convert_weight_to_int4pack(halves, tiles)  # noqa: SLF001 - torch's name
         else:
             packed = _aten._convert_weight_to_int4pack_for_cpu(codes, 1)  # noqa: SLF001 - torch's name
         self.packed, self.scales_and_zeros = packed, pairs
@@ -137,8 +141,16 @@ class AwqLinear(nn.Linear):
             scales = self.scales.float().repeat_interleave(self.group_size, 0)
             dense: Tensor = (steps * scales).t().to(dtype)
             return dense
-        unit = torch.eye(self.in_features, dtype=torch.bfloat16, device=self.packed.device)
-        return torch.cat([self._int4(rows) for rows in torch.split(unit, 1024)]).t().to(dtype)
+        return torch.cat([self._int4(rows) for rows in self._unit_rows()]).t().to(dtype)
+
+    def _unit_rows(self) -> Iterator[Tensor]:
+        """The unit matrix (K, K) in bf16, some rows at a time: the kernel's answer to it is the weight itself."""
+        device = self.weight.device
+        for start in range(0, self.in_features, _UNIT_ROWS):
+            place = torch.arange(start, min(start + _UNIT_ROWS, self.in_features), device=device)
+            rows = torch.zeros(len(place), self.in_features, dtype=torch.bfloat16, device=device)
+            rows[place - start, place] = 1
+            yield rows
 
     def _int4(self, rows: Tensor) -> Tensor:
         op = _aten._weight_int4pack_mm if rows.is_cuda else _aten._weight_int4pack_mm_for_cpu  # noqa: SLF001

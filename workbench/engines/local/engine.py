@@ -175,6 +175,11 @@ class LocalEngine:
                     return
                 yield TokenEvent(token, piece, now_ns, None, len(ids))
                 done = batch.step()
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                length = len(ids) + request.params.max_tokens
+                raise OutOfMemory(self._too_small(length)) from error
+            raise
         finally:
             self._keep_memory(batch)
 
