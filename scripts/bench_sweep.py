@@ -1,7 +1,7 @@
 """The same sweep done three ways, side by side in one run.
 
 (a) a plain loop of ``model.generate``, one request at a time; (b) one batched ``generate`` per cell; (c) this project's
-engine, the whole grid as one batch. Same weights (on a CPU dequantized to fp32, as a plain transformers model for a and
+engine, the whole grid at once (on a CPU up to 72 rows decode together). Same weights (on a CPU dequantized to fp32, as a plain transformers model for a and
 b), prompts, settings and token counts (end tokens ignored). (a) and (b) are too slow to run whole, so they run on cells and
 prompts drawn anew each round; the figure compared is output tokens per second. Each round runs all three, so that other
 load on the machine touches all three alike.
@@ -62,12 +62,17 @@ def hf_settings(params: SamplingParams, eos: int) -> dict[str, Any]:
 
 
 def plain_model(loaded: LoadedModel) -> Any:
-    """The same weights in the model transformers would make, without this project's layers and attention."""
-    network = loaded.model
+    """The same weights in the model transformers would make, without this project's attention.
+
+    Where the weights are dense, also without its linear layers; for int4 weights a second copy is loaded, which keeps them.
+    """
+    path = loaded.info.extra["path"]
     if loaded.info.kernel == "int4":
+        network = load(path, device=loaded.info.device, kernel="int4").model
         network.set_attn_implementation("sdpa")
         return network
-    config = AutoConfig.from_pretrained(loaded.info.extra["path"])
+    network = loaded.model
+    config = AutoConfig.from_pretrained(path)
     vars(config).pop("quantization_config", None)
     with torch.device("meta"):
         plain = AutoModelForCausalLM.from_config(
@@ -166,7 +171,7 @@ def report(args: argparse.Namespace, loaded: LoadedModel, rounds: dict[str, list
     names = {
         "loop": "(a) loop of model.generate",
         "per_cell": "(b) one batched generate per cell",
-        "sweep": "(c) awq-workbench, whole grid as one batch",
+        "sweep": "(c) awq-workbench, whole grid at once",
     }
     print(
         f"36 cells x {args.n_prompts} prompts x {args.tokens} tokens, {loaded.info.model}, kernel {loaded.info.kernel}, {loaded.info.device}"

@@ -541,3 +541,28 @@ def test_a_read_only_run_is_readable(tmp_path: Path) -> None:
     finally:
         for path, mode in zip(files, modes, strict=True):
             path.chmod(mode)
+
+
+def test_prompts_held_out_do_not_choose(tmp_path: Path) -> None:
+    """With a split the summary is of the other prompts, and the answer gives the best cell's held-out quality."""
+    done = run(small(prompts=sums(40), split={"confirm": 0.4}), ScriptedEngine(), tmp_path)
+    held = done.generations[done.generations["split"] == "confirm"]["prompt_id"].nunique()
+    confirm = done.confirmation()
+    assert 0 < held < 40
+    assert confirm is not None
+    assert set(done.summary()["n_prompts"]) == {40 - held}
+    assert set(confirm["n_prompts"]) == {held}
+    assert "On the prompts held out, the same cell: quality" in done.answer()
+    plain = run(small(prompts=sums(40)), ScriptedEngine(), tmp_path)
+    assert plain.confirmation() is None
+    assert "held out, the same cell" not in plain.answer()
+
+
+def test_a_split_with_one_side_is_said(tmp_path: Path) -> None:
+    """Too few prompts for the split: nothing is held out, and that is said."""
+    said: list[str] = []
+    study = small(prompts=sums(1), split={"confirm": 0.01})
+    done = run(study, ScriptedEngine(), tmp_path, say=said.append)
+    assert "split: all 1 prompts fall on one side; nothing is held out" in said
+    assert not done.holds_out
+    assert set(done.summary()["n_prompts"]) == {1}

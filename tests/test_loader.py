@@ -554,6 +554,14 @@ def test_the_kernel_is_chosen_by_memory_and_device(monkeypatch: pytest.MonkeyPat
     """Auto dequantizes on a CPU while that leaves room, keeps 4 bits otherwise and on a GPU, and says why."""
     cuda = torch.device("cuda:0")
     monkeypatch.setattr(loader, "free_bytes", lambda _: 32 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    assert choose_kernel(fake(64), cuda, "auto").name == "fp32"
+    with pytest.raises(EngineUnavailable) as caught:
+        choose_kernel(fake(64), cuda, "int4")
+    assert str(caught.value) == (
+        "kernel 'int4' needs a GPU of compute capability 8.0 or later; use fp32"
+    )
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     choice = choose_kernel(fake(64), CPU, "auto")
     assert (choice.name, choice.dtype) == ("fp32", torch.float32)
     assert choice.reason == (

@@ -174,6 +174,34 @@ def test_the_memory_budget_bounds_the_batch(demo_loaded: LoadedModel) -> None:
         answers(poor, rows)
 
 
+def test_a_prefill_that_runs_out_once(
+    demo_loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Running out while nothing is being decoded frees what can be freed and tries again; no row is lost."""
+    forward, calls = demo_loaded.model.forward, []
+
+    def tight(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) <= 2:
+            raise torch.OutOfMemoryError("CUDA out of memory (pretended)")
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(demo_loaded.model, "forward", tight)
+    rows = [ask(t, max_tokens=3, seed=1) for t in TEXTS]
+    engine = LocalEngine(demo_loaded, max_rows=16)
+    assert all(g.error is None for g in answers(engine, rows).values())
+    assert engine.max_rows == 4
+
+
+def test_one_row_too_long_for_the_budget(demo_loaded: LoadedModel) -> None:
+    """A row that can never fit fails and says what it needs; the rows around it are answered."""
+    engine = LocalEngine(demo_loaded, memory_gib=0.01)
+    rows = [ask(TEXTS[0], cell=f"c{i}", max_tokens=n, seed=1) for i, n in enumerate((8, 4000, 8))]
+    found = answers(engine, rows)
+    assert [found[r.key].finish_reason == "error" for r in rows] == [False, True, False]
+    assert "not even one answer of 40" in str(found[rows[1].key].error)
+
+
 def test_other_errors_are_not_taken_for_memory(
     demo_loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

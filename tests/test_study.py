@@ -348,15 +348,19 @@ def test_baseline(values, label):
 def test_checkpoint_defaults():
     """With defaults: checkpoint, the checkpoint's settings are used, must be given, and must be in range."""
     study = Study(prompts=SET, defaults="checkpoint", fixed={"max_tokens": 8})
-    (cell,) = study.cells({"temperature": 0.9, "top_p": None, "eos_token_id": 3, "max_tokens": 99})
+    own = {"do_sample": True, "temperature": 0.9, "top_p": None, "top_k": 0, "eos_token_id": 3}
+    (cell,) = study.cells(own | {"max_tokens": 99})
     assert (cell.params.temperature, cell.params.max_tokens) == (0.9, 8)
+    assert cell.params.top_k is None
+    assert study.cells({"do_sample": True})[0].params.temperature == 1
+    assert study.cells({"temperature": 0.9})[0].params.greedy
     with pytest.raises(StudyError) as caught:
         study.plan()
     assert str(caught.value) == (
         "study study: defaults: checkpoint needs the checkpoint's settings; load the model first"
     )
     with pytest.raises(StudyError) as caught:
-        study.plan(checkpoint_defaults={"temperature": 7})
+        study.plan(checkpoint_defaults={"do_sample": True, "temperature": 7})
     assert str(caught.value) == (
         "study study: defaults: the checkpoint's settings: "
         "temperature must be a number at least 0 and at most 5, got 7"

@@ -177,9 +177,23 @@ class Run:
             baseline: Cell id or label to compare with; by default the study's.
             seed: Of the bootstrap.
 
+        Where the study holds prompts out (``split``), quality is that of the other prompts; see :meth:`confirmation`.
+
         Raises:
             StoreError: There is no such cell.
         """
+        return self._summary(baseline, seed, "select" if self.holds_out else None)
+
+    def confirmation(self, baseline: str | None = None, *, seed: int = 0) -> pd.DataFrame | None:
+        """The summary over the prompts held out; None if the study holds none out."""
+        return self._summary(baseline, seed, "confirm") if self.holds_out else None
+
+    @property
+    def holds_out(self) -> bool:
+        """True if some prompts, and not all, are kept from the choice to confirm it."""
+        return self.generations["split"].nunique() == 2
+
+    def _summary(self, baseline: str | None, seed: int, split: str | None) -> pd.DataFrame:
         from workbench import analysis  # noqa: PLC0415 - imports pandas
 
         return analysis.summary(
@@ -190,6 +204,7 @@ class Run:
             primary=self.primary,
             baseline=self.cell_id(baseline),
             rng=seed,
+            split=split,
         )
 
     def cell_id(self, name: str | None = None) -> str:
@@ -209,7 +224,8 @@ class Run:
         """What the run found, in words."""
         from workbench import analysis  # noqa: PLC0415 - imports pandas
 
-        return analysis.answer_in_words(self.summary() if summary is None else summary, self.cells)
+        table = self.summary() if summary is None else summary
+        return analysis.answer_in_words(table, self.cells, confirm=self.confirmation())
 
     def write(self) -> list[Path]:
         """Write the exports: Parquet files, ``summary.csv`` and, once there are latencies, the picture.
@@ -312,6 +328,8 @@ def run(
     engine = engine or engine_for(study, progress=progress)
     try:
         plan = study.plan(prompts, engine.info.checkpoint_defaults)
+        if study.split.get("confirm") and len(set(plan.splits.values())) < 2 and say is not None:
+            say(f"split: all {len(prompts)} prompts fall on one side; nothing is held out")
         result = runner.run(
             plan,
             engine,

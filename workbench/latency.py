@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from workbench import machine, provenance
-from workbench.errors import AdapterError, ContextOverflow, StoreError
+from workbench.errors import AdapterError, EngineError, EngineUnavailable, OutOfMemory, StoreError
 from workbench.records import timing
 
 if TYPE_CHECKING:
@@ -218,8 +218,9 @@ def run(
     done = store.latency_keys()
     settings = {"prompts": prompts, "warmup": warmup, "rounds": rounds, "seed": seed}
     where = {"device": engine.info.device, "kernel": engine.info.kernel}
-    _same_place(store, where)
     todo = [s for s in slots if (*s.request.key, s.round) not in done]
+    if todo:
+        _same_place(store, where)
     store.add_plan(plan)
     timed: list[dict[str, Any]] = []
     n_failed, status = 0, "finished"
@@ -300,8 +301,10 @@ def _time(slot: Slot, engine: Engine, store: RunStore, *, warm: int) -> dict[str
     try:
         sent_ns = clock()
         events: list[TokenEvent] = list(engine.stream(request))
-    except (AdapterError, ContextOverflow):
-        return None
+    except (EngineUnavailable, OutOfMemory):
+        raise
+    except (AdapterError, EngineError):
+        return None  # this request cannot be answered; the others still can
     after = machine.usage()
     if not events:
         return None

@@ -289,6 +289,11 @@ class Study:
             message = "defaults: checkpoint needs the checkpoint's settings; load the model first"
             raise StudyError(f"study {self.name}", message)
         known = {k: v for k, v in checkpoint_defaults.items() if k in FIELDS and v is not None}
+        # As transformers reads them: greedy unless do_sample, temperature 1 unless given, top_k 0 is off.
+        sampled = bool(checkpoint_defaults.get("do_sample"))
+        known["temperature"] = known.get("temperature", 1.0) if sampled else 0.0
+        if known.get("top_k") == 0:
+            del known["top_k"]
         return known | self.fixed
 
     def _collapsed(

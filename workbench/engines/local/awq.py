@@ -30,7 +30,6 @@ METHOD: Final = "awq_workbench"
 _CUDA_TILES: Final = (8, 4, 2)
 """Inner tile counts of the CUDA kernel, best first; 16 times the count must divide K."""
 _UNIT_ROWS: Final = 1024
-_CUDA_DEQUANT_ROWS: Final = 256
 _aten = torch.ops.aten
 
 
@@ -160,8 +159,7 @@ class AwqLinear(nn.Linear):
     def matmul(self, x: Tensor) -> Tensor:
         """``x @ W.T`` without bias: (..., K) to (..., N)."""
         rows = x.reshape(-1, self.in_features)
-        many = rows.is_cuda and rows.shape[0] > _CUDA_DEQUANT_ROWS
-        if self.packed is None or many:
+        if self.packed is None:
             out = rows @ self.dequantize(rows.dtype).t()
         else:
             out = self._int4(rows.to(torch.bfloat16).contiguous()).to(rows.dtype)

@@ -43,8 +43,9 @@ _MEMORY_SHARE: Final = 0.5
 
 def is_out_of_memory(error: BaseException) -> bool:
     """True for the ways torch says that memory ran out."""
+    words = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(w in str(error) for w in words)
     )
 
 
@@ -135,7 +136,10 @@ class LocalEngine:
         params = SamplingParams.from_dict(settings)
         request = Request("chat", "chat", 0, (*head, *asked), params, adapter)
         self._checked(request)
-        return next(self.generate([request]))
+        generation = next(self.generate([request]))
+        if generation.error is not None:
+            raise EngineError(generation.error)
+        return generation
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
         """Answer every request; see :class:`workbench.engines.base.Engine`."""
@@ -152,8 +156,9 @@ class LocalEngine:
                     if not is_out_of_memory(error):
                         raise
                     waiting.put_back(batch.requests)
-                    self._halve(batch, error)
+                    n_active, length = batch.active, batch.shape[1]
                     batch = self._new_batch()
+                    self._halve(n_active, length, error)
         finally:
             self._keep_memory(batch)
 
@@ -259,7 +264,11 @@ class LocalEngine:
             if free <= 0:
                 if batch.active:
                     return
-                raise OutOfMemory(self._too_small(needed))
+                if self._capacity(1) == 0:
+                    raise OutOfMemory(self._too_small(1))
+                waiting.take(1)
+                yield Generation.failed(request, f"OutOfMemory: {self._too_small(needed)}")
+                continue
             group = waiting.same_prompt(free)
             try:
                 done = batch.admit(group, self._prefill(ids, text), self._capacity(needed))
@@ -277,13 +286,12 @@ class LocalEngine:
         self._prefills.move_to_end(ids)
         return self._prefills[ids]
 
-    def _halve(self, batch: Batch, error: BaseException) -> None:
-        """Make room after memory ran out."""
-        rows = min(self.max_rows, max(batch.active, 1))
+    def _halve(self, n_active: int, length: int, error: BaseException) -> None:
+        """Make room after memory ran out with so many rows; the old batch is gone by now."""
         self._prefills.clear()
-        if rows == 1:
-            raise OutOfMemory(self._too_small(batch.shape[1])) from error
-        self.max_rows = rows // 2
+        if self.max_rows == 1:
+            raise OutOfMemory(self._too_small(length)) from error
+        self.max_rows = max(1, min(self.max_rows, n_active or self.max_rows) // 2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

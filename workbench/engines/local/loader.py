@@ -124,14 +124,17 @@ def choose_kernel(checkpoint: Checkpoint, device: torch.device, kernel: str) -> 
         raise EngineUnavailable(
             f"kernel must be one of {', '.join(allowed)} for {kind}, got {kernel!r}"
         )
+    old_gpu = device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0)
+    if old_gpu and kernel in ("int4", "bf16"):
+        raise EngineUnavailable(
+            f"kernel {kernel!r} needs a GPU of compute capability 8.0 or later; use fp32"
+        )
     if kernel != "auto":
         return Kernel(kernel, "asked for")
-    if dense:
-        if device.type == "cuda":
-            return Kernel("bf16", "dense weights on a GPU")
-        return Kernel("fp32", "dense weights; bf16 matrix products are slow on this CPU")
     if device.type == "cuda":
-        return Kernel("int4", "4-bit weights are read once a step, which bounds decoding on a GPU")
+        return _kernel_on_gpu(dense=dense, old=old_gpu)
+    if dense:
+        return Kernel("fp32", "dense weights; bf16 matrix products are slow on this CPU")
     need, free = needed_bytes(checkpoint, "fp32", device), free_bytes(device)
     sizes = f"{need / 2**30:.1f} GiB dequantized, {free / 2**30:.1f} GiB free"
     if need <= _DENSE_SHARE * free:
@@ -140,6 +143,15 @@ def choose_kernel(checkpoint: Checkpoint, device: torch.device, kernel: str) -> 
             f"weights dequantized once: fastest for a batch on a CPU, and they fit ({sizes})",
         )
     return Kernel("int4", f"dequantized weights would not leave room ({sizes})")
+
+
+def _kernel_on_gpu(*, dense: bool, old: bool) -> Kernel:
+    if old:
+        why = "the int4 and bf16 kernels need a GPU of compute capability 8.0 or later"
+        return Kernel("fp32", why)
+    if dense:
+        return Kernel("bf16", "dense weights on a GPU")
+    return Kernel("int4", "4-bit weights are read once a step, which bounds decoding on a GPU")
 
 
 def load(

@@ -109,7 +109,7 @@ class RowSettings:
         counted = [bool(p.frequency_penalty or p.presence_penalty) for p in rows]
         repeated = [p.repetition_penalty not in (None, 1.0) for p in rows]
         return cls(
-            temperature=floats([1.0 if p.greedy else p.temperature for p in rows]),
+            temperature=floats([1.0 if p.greedy else max(p.temperature, 1e-30) for p in rows]),
             top_k=ints([p.top_k or 0 for p in rows]),
             top_p=floats([1.0 if p.top_p is None else min(p.top_p, 1.0) for p in rows]),
             min_p=floats([p.min_p or 0.0 for p in rows]),
@@ -170,6 +170,11 @@ def _best(scores: Tensor, token_ids: Tensor | None) -> tuple[Tensor, Tensor]:
     return (winner if token_ids is None else token_ids.gather(1, winner[:, None])[:, 0]), lead
 
 
+def _scores(logits: Tensor, settings: RowSettings, rows: Tensor) -> Tensor:
+    """Logits / T, shifted so that the largest is 0: however small T is, nothing overflows."""
+    return (logits - logits.amax(1, keepdim=True)) / settings.temperature[rows, None]
+
+
 def _draw_greedy(
     logits: Tensor, _settings: RowSettings, _rows: Tensor, _position: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -181,7 +186,7 @@ def _draw_plain(
     logits: Tensor, settings: RowSettings, rows: Tensor, position: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Rows without top_k and top_p: noise on the whole vocabulary."""
-    scores = logits / settings.temperature[rows, None]
+    scores = _scores(logits, settings, rows)
     min_p = settings.min_p[rows, None]
     dropped = scores < scores.amax(1, keepdim=True) + min_p.log()  # log(0) = -inf keeps everything
     keys = noise_keys(settings.seed[rows], position[rows])
@@ -236,7 +241,7 @@ def _draw_truncated(
     logits: Tensor, settings: RowSettings, rows: Tensor, position: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Rows with top_k or top_p: the largest candidates first, a full sort only where they do not suffice."""
-    scores = logits / settings.temperature[rows, None]
+    scores = _scores(logits, settings, rows)
     log_total = scores.logsumexp(1)
     keys = noise_keys(settings.seed[rows], position[rows])
     tokens = torch.empty_like(rows)
