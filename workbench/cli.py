@@ -257,8 +257,10 @@ def _run(study: Any, *, out: Path, json_out: bool, quiet: bool, **options: Any) 
     status = done.manifest["status"]
     if status == "interrupted":
         return Exit.INTERRUPTED
-    _print_run(done, done.summary(), json_out=json_out)
-    return Exit.FAILED_ROWS if status == "failed rows" else Exit.DONE
+    table = done.summary()
+    _print_run(done, table, json_out=json_out)
+    failed = status == "failed rows" or bool(table["n_failed"].any())
+    return Exit.FAILED_ROWS if failed else Exit.DONE
 
 
 def _checked(study: Study, path: Path) -> PromptSet:
