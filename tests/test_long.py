@@ -1,4 +1,4 @@
-"""Proofs that take minutes: `make check-long`. Their last figures are in docs/proofs.md."""
+"""Proofs that take minutes: `make check-long`."""
 
 from __future__ import annotations
 
