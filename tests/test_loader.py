@@ -619,7 +619,7 @@ def test_loading_is_silent(qwen2: Pair, tmp_path: Path, capfd: pytest.CaptureFix
 def test_the_cache_folder_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """WORKBENCH_CACHE moves the cache; without it, or empty, it is in the home folder."""
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
-    assert loader.cache_dir() == tmp_path
+    assert loader.demo_model.cache_dir() == tmp_path
     assert demo_model.folder().parent == tmp_path
     monkeypatch.setenv("WORKBENCH_CACHE", "")
-    assert loader.cache_dir() == Path.home() / ".cache" / "awq-workbench"
+    assert loader.demo_model.cache_dir() == Path.home() / ".cache" / "awq-workbench"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import socket
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -113,7 +111,9 @@ def _warnings(versions: dict[str, str | None]) -> list[str]:
 
 def facts() -> dict[str, Any]:
     """Everything ``workbench doctor`` shows, as plain values."""
-    cache = Path(os.environ.get("WORKBENCH_CACHE") or "~/.cache/awq-workbench").expanduser()
+    from workbench.engines.local.demo_model import cache_dir  # noqa: PLC0415 - with torch
+
+    cache = cache_dir()
     parent = next(p for p in (cache, *cache.parents) if p.exists())
     versions = {name: _version(name) for name in (*PACKAGES, *OPTIONAL)}
     devices = _devices()

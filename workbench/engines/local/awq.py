@@ -20,6 +20,8 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from workbench.engines.local.dense import FrozenMatmul
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -46,20 +48,6 @@ def unpack_codes(words: Tensor) -> Tensor:
     shifts = torch.arange(0, 32, 4, dtype=torch.int32, device=words.device)
     lanes = (words.unsqueeze(-1) >> shifts) & 15
     return lanes[..., list(_INVERSE)].reshape(words.shape[0], -1)
-
-
-class _Matmul(torch.autograd.Function):
-    """``x @ W.T`` on packed weights; the gradient reaches x, the weights are frozen."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: AwqLinear) -> Tensor:
-        ctx.layer = layer
-        return layer.matmul(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (grad,) = grads
-        return grad @ ctx.layer.dequantize(grad.dtype), None
 
 
 class AwqLinear(nn.Linear):
@@ -168,7 +156,7 @@ class AwqLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """``x @ W.T + b``: (..., K) to (..., N)."""
         tracked = torch.is_grad_enabled() and x.requires_grad
-        out: Tensor = _Matmul.apply(x, self) if tracked else self.matmul(x)  # type: ignore[no-untyped-call]
+        out: Tensor = FrozenMatmul.apply(x, self) if tracked else self.matmul(x)  # type: ignore[no-untyped-call]
         return out if self.bias is None else out + self.bias.to(out.dtype)
 
     def to_dense(self, dtype: torch.dtype) -> nn.Linear:

@@ -35,10 +35,14 @@ _WORK: Final = "building-"
 _N_TENSORS: Final = 272
 
 
+def cache_dir() -> Path:
+    """Where built models and hashes are kept: WORKBENCH_CACHE, or ~/.cache/awq-workbench."""
+    return Path(os.environ.get("WORKBENCH_CACHE") or "~/.cache/awq-workbench").expanduser()
+
+
 def folder() -> Path:
     """Where the packed demo model is, or will be."""
-    base = Path(os.environ.get("WORKBENCH_CACHE") or "~/.cache/awq-workbench").expanduser()
-    return base / f"demo-awq-g{GROUP_SIZE}-v{FORMAT}"
+    return cache_dir() / f"demo-awq-g{GROUP_SIZE}-v{FORMAT}"
 
 
 def ensure(*, progress: bool = True) -> Path:

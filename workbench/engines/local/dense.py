@@ -15,18 +15,21 @@ from torch import Tensor, nn
 _ops = torch.ops.mkldnn
 
 
-class _Matmul(torch.autograd.Function):
-    """``x @ W.T``; the gradient reaches x, the weights are frozen."""
+class FrozenMatmul(torch.autograd.Function):
+    """``layer.matmul(x)``; the gradient reaches x through ``layer.dequantize``, the weights are frozen."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: PackedLinear) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer: Any) -> Tensor:
+        """The layer's product; its layer is kept for the way back."""
         ctx.layer = layer
-        return layer.matmul(x)
+        out: Tensor = layer.matmul(x)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """The gradient of x."""
         (grad,) = grads
-        return grad @ ctx.layer.weight, None
+        return grad @ ctx.layer.dequantize(grad.dtype), None
 
 
 class PackedLinear(nn.Linear):
@@ -58,6 +61,10 @@ class PackedLinear(nn.Linear):
             new.packed = _ops._reorder_linear_weight(layer.weight)  # noqa: SLF001 - torch's name
         return new.requires_grad_(requires_grad=False)
 
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The dense weight, (N, K)."""
+        return self.weight.to(dtype)
+
     def matmul(self, x: Tensor) -> Tensor:
         """``x @ W.T + b``: (..., K) to (..., N)."""
         return _ops._linear_pointwise(x, self.packed, self.bias, "none", [], "")  # type: ignore[no-any-return]  # noqa: SLF001
@@ -65,5 +72,5 @@ class PackedLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """``x @ W.T + b``: (..., K) to (..., N)."""
         if torch.is_grad_enabled() and x.requires_grad:
-            return _Matmul.apply(x, self)  # type: ignore[no-any-return, no-untyped-call]
+            return FrozenMatmul.apply(x, self)  # type: ignore[no-any-return, no-untyped-call]
         return self.matmul(x)

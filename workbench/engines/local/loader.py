@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import psutil
@@ -33,6 +31,7 @@ from workbench.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from torch import nn
 
@@ -327,7 +326,7 @@ def _info(
         engine="local",
         model=name,
         revision=checkpoint.revision,
-        weight_hash=weight_hash(checkpoint.files, cache_dir() / "weight-hashes.json"),
+        weight_hash=weight_hash(checkpoint.files, demo_model.cache_dir() / "weight-hashes.json"),
         quantization="none" if group is None else f"awq-4bit-g{group}",
         kernel=kernel.name,
         kernel_reason=kernel.reason,
@@ -344,8 +343,3 @@ def _info(
             "path": str(checkpoint.path),
         },
     )
-
-
-def cache_dir() -> Path:
-    """Where built models and hashes are kept: WORKBENCH_CACHE, or ~/.cache/awq-workbench."""
-    return Path(os.environ.get("WORKBENCH_CACHE") or "~/.cache/awq-workbench").expanduser()
