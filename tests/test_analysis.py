@@ -181,13 +181,19 @@ def test_loop_search_is_fast_on_the_worst_texts():
 
 
 def test_measured_leaves_out_warm_up_and_noise():
-    """Warm-up never counts; noisy requests go if every cell keeps at least half, else they all stay."""
+    """Warm-up never counts; a block with a noisy request goes for all cells, unless under half of the blocks would stay."""
     latency = make_latency({"a": 100, "b": 200})
     timed = analysis.measured(latency)
     assert len(timed) == 48
     latency.loc[latency["round"] == 0, "noisy"] = 1
     assert len(analysis.measured(latency)) == 32
-    latency.loc[(latency["cell_id"] == "a") & (latency["round"] == 1), "noisy"] = 1
+    one = (latency["cell_id"] == "a") & (latency["round"] == 1)
+    some = latency.assign(noisy=latency["noisy"].where(~one | latency["prompt_id"].ne("p0"), 1))
+    kept = analysis.measured(some).groupby("cell_id")[["prompt_id", "round"]]
+    assert kept.size().tolist() == [15, 15]
+    pairs = [set(rows.itertuples(index=False)) for _, rows in kept]
+    assert pairs[0] == pairs[1]
+    latency.loc[one, "noisy"] = 1
     assert len(analysis.measured(latency)) == 48
     assert len(analysis.measured(latency.assign(noisy=None))) == 48
 
@@ -203,7 +209,7 @@ def test_summary_has_the_columns_of_the_contract():
         "cell_id adapter temperature top_p top_k min_p repetition_penalty frequency_penalty presence_penalty "
         "max_tokens n_prompts n_scored n_failed quality quality_lo quality_hi diff_vs_baseline diff_lo diff_hi "
         "p_adjusted ttft_ms_p50 tpot_ms_p50 e2el_ms_p50 e2el_ms_p90 n_output_tokens_mean truncated_rate loop_rate "
-        "on_front p_on_front"
+        "on_front p_on_front template"
     )
     assert out["cell_id"].tolist() == ["a", "b"]
 

@@ -34,7 +34,7 @@ GENERATIONS = (
 SUMMARY = (
     "cell_id adapter temperature top_p top_k min_p repetition_penalty frequency_penalty presence_penalty max_tokens "
     "n_prompts n_scored n_failed quality quality_lo quality_hi diff_vs_baseline diff_lo diff_hi p_adjusted "
-    "ttft_ms_p50 tpot_ms_p50 e2el_ms_p50 e2el_ms_p90 n_output_tokens_mean truncated_rate loop_rate on_front p_on_front"
+    "ttft_ms_p50 tpot_ms_p50 e2el_ms_p50 e2el_ms_p90 n_output_tokens_mean truncated_rate loop_rate on_front p_on_front template"
 )
 """The columns that the design promises, in order."""
 
@@ -496,7 +496,7 @@ def test_the_exports_hold_what_the_record_holds(tmp_path: Path) -> None:
         "plots/quality_latency.png",
     ]
     generations = pd.read_parquet(done.path / "generations.parquet")
-    assert " ".join(generations.columns) == f"{GENERATIONS} stop min_margin"
+    assert " ".join(generations.columns) == f"{GENERATIONS} stop min_margin template"
     assert list(done.generations.columns) == list(generations.columns)
     read = {tuple(r[:3]): tuple(r[3]) for r in generations[[*KEY, "token_ids"]].to_numpy()}
     assert read == tokens(done)

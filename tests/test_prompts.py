@@ -125,7 +125,7 @@ def test_every_problem_is_listed_with_its_line(tmp_path):
         f"{path}:7: a row must be an object, got a text",
         (
             f"{path}:8: unknown key 'zzz'; known: id, messages, prompt, input, target, metadata,"
-            " group, tools"
+            " group, tools, vars"
         ),
         f"{path}:8: metadata must be an object, got 3",
         f"{path}:8: id must be a non-empty text, got ''",
@@ -191,13 +191,10 @@ def test_files_that_cannot_be_read(tmp_path):
     empty = _file(tmp_path, "empty.jsonl", "\n")
     latin = tmp_path / "latin.jsonl"
     latin.write_bytes(b'{"id": "a",\n "prompt": "caf\xe9"}')
-    assert _problems(
-        [empty, latin, "hf:a/b", tmp_path / "x.json", "none.csv"], base_dir=tmp_path
-    ) == [
+    assert _problems([empty, latin, tmp_path / "x.json", "none.csv"], base_dir=tmp_path) == [
         f"{empty}: no prompts",
         f"{latin}:2: not UTF-8 text (byte 0xe9)",
-        "hf:a/b: data sets are not read from a hub; save the rows as .jsonl or .csv",
-        f"{tmp_path}/x.json: a prompt file ends in .jsonl, .ndjson, .csv",
+        f"{tmp_path}/x.json: a prompt file ends in .jsonl, .ndjson, .csv, .tsv, .yaml, .yml",
         f"none.csv: no such file (looked in {tmp_path} and {os.getcwd()})",  # noqa: PTH109
     ]
 

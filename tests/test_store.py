@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -92,6 +93,7 @@ def test_a_generation_reads_back(store: RunStore) -> None:
         "batch_rows",
         "stop",
         "min_margin",
+        "template",
     ]
     row = frame.iloc[0]
     want = generation()
@@ -344,7 +346,7 @@ def test_a_crash_while_creating_is_no_run(tmp_path: Path) -> None:
         ("[]", f"manifest.json is damaged (not an object); {REPAIR}"),
         (
             '{"schema_version": 99}',
-            "written by a newer version (schema 99, this one reads up to 1)",
+            "written by a newer version (schema 99, this one reads up to 2)",
         ),
     ],
 )
@@ -376,13 +378,29 @@ def test_damaged_database(store: RunStore, damage: str, write: bool) -> None:
         with sqlite3.connect(path) as db:
             db.execute("PRAGMA user_version = 99")
         db.close()
-        message = "written by a newer version (schema 99, this one reads up to 1)"
+        message = "written by a newer version (schema 99, this one reads up to 2)"
     else:
         path.unlink()
         message = "run.sqlite is missing, so this is not a complete run"
     with pytest.raises(StoreError) as caught, RunStore.open(store.dir, write=write) as opened:
         opened.done_keys()
     assert str(caught.value) == f"{store.dir}: {message}"
+
+
+def test_a_record_of_the_first_version_is_brought_up_to_date(store: RunStore) -> None:
+    """A record from before there were templates opens, keeps its rows, and can be written again."""
+    store.add_plan(make_plan(n_prompts=2))
+    store.add_generations([generation()])
+    before = store.cells().drop(columns="template")
+    store.close()
+    with contextlib.closing(sqlite3.connect(store.dir / "run.sqlite")) as db:
+        db.executescript("ALTER TABLE cells DROP COLUMN template; PRAGMA user_version = 1;")
+    with RunStore.open(store.dir) as opened:
+        assert opened.cells()["template"].isna().all()
+        pd.testing.assert_frame_equal(opened.cells().drop(columns="template"), before)
+        assert len(opened.done_keys()) == 1
+    with RunStore.open(store.dir, write=True) as opened:
+        assert opened.add_generations([generation(repeat=9)]) == 1
 
 
 def test_verify_finds_damage_inside(store: RunStore) -> None:

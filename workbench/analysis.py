@@ -4,9 +4,9 @@ Rules, the same everywhere:
 
 * **Quality** of a cell: mean over prompts of the mean over repeats of the primary score. Rows that failed or could not be
   scored are left out and counted, never taken as 0; a cell without any scored row has no quality.
-* **Latency** of a cell: over the measured requests (warm-up left out). Requests flagged as noisy are left out too, in
-  all cells, unless that would leave some cell with less than half of its requests: then none is left out, so that cells are
-  always compared under the same rule. A median is always given; p90 only from 64 requests.
+* **Latency** of a cell: over the measured requests (warm-up left out). A block is one prompt in one round, timed for every
+  cell in turn; a block with a noisy request is left out whole, so that cells are always compared on the same requests. If
+  that would leave less than half of the blocks, none is left out. A median is always given; p90 only from 64 requests.
 * **Loop**: an answer that ends in a passage of at least three words (or CJK characters, or punctuation marks), exactly the
   same three or more times in a row.
 """
@@ -63,6 +63,7 @@ SUMMARY_COLUMNS: Final = (
     "loop_rate",
     "on_front",
     "p_on_front",
+    "template",
 )
 
 _CJK: Final = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
@@ -168,8 +169,9 @@ def measured(latency: pd.DataFrame) -> pd.DataFrame:
     """The latency rows that count: warm-up left out, and noisy ones by the rule in the module docstring."""
     timed = latency[latency["warm"] == 1]
     noisy = timed["noisy"].eq(1).fillna(value=False).astype(bool)
-    quiet_share = (~noisy).groupby(timed["cell_id"]).mean()
-    return timed[~noisy] if (quiet_share >= 0.5).all() else timed
+    block = timed.groupby(["prompt_id", "round"], sort=False).ngroup()
+    quiet = ~block.isin(block[noisy])
+    return timed[quiet] if block[quiet].nunique() >= 0.5 * block.nunique() else timed
 
 
 def _latency_columns(timed: pd.DataFrame) -> pd.DataFrame:
@@ -227,7 +229,7 @@ def summary(
     used = [*KEY, "group", "finish_reason", "n_output_tokens", "text"]
     tidy = frame(rows[[c for c in used if c in rows]], scores, cells, primary)
     table = stats.prompt_means(tidy)
-    out = cells.set_index("cell_id")[["adapter", *SETTINGS]]
+    out = cells.set_index("cell_id").reindex(columns=["adapter", "template", *SETTINGS])
     out = out.join(_counts(tidy)).join(_quality(table, level))
     counts = ["n_prompts", "n_scored", "n_failed"]
     out[counts] = out[counts].fillna(0).astype("int64")

@@ -5,31 +5,39 @@ The commands do what these functions do; a notebook and a terminal give the same
 
 from __future__ import annotations
 
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from workbench import latency as latency_pass
 from workbench import runner
-from workbench.errors import AdapterError, StoreError
+from workbench.errors import AdapterError, ScorerError, StoreError
 from workbench.prompts import load as load_prompts
 from workbench.records import BASE
-from workbench.rundir import MANIFEST, read_manifest
+from workbench.rescoring import rescore
+from workbench.runs import PLOT, SUMMARY, Run, all_runs, open_run
 from workbench.scorers import get_scorer, score_generation
 from workbench.store import RunStore
 from workbench.study import Study
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    import pandas as pd
+    from pathlib import Path
 
     from workbench.engines.base import Engine
     from workbench.plan import Plan
-    from workbench.prompts import PromptSet
 
-PLOT: Final = "plots/quality_latency.png"
-SUMMARY: Final = "summary.csv"
+__all__ = [
+    "PLOT",
+    "SUMMARY",
+    "Run",
+    "all_runs",
+    "engine_for",
+    "engine_of",
+    "load_engine",
+    "open_run",
+    "run",
+    "score",
+    "time_requests",
+]
 
 
 def load_engine(
@@ -91,203 +99,6 @@ def engine_of(run: Run, *, progress: bool = True, **changes: Any) -> Engine:
     # As the run found it: a relative path is one from the study file's folder.
     model = run.manifest["engine"]["model"]
     return engine_for(run.study.replace(model=model), progress=progress, **changes)
-
-
-class Run:
-    """A run directory, read.
-
-    Attributes:
-        path: The directory.
-        manifest: Where its numbers come from.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.manifest: dict[str, Any] = read_manifest(self.path)
-
-    def __repr__(self) -> str:
-        state = f"{self.manifest['n_cells']} cells, {self.manifest['n_rows']:,} rows, {self.manifest['status']}"
-        return f"Run({str(self.path)!r}: {state})"
-
-    def _read(self, what: Callable[[RunStore], Any]) -> Any:
-        with RunStore.open(self.path) as store:
-            return what(store)
-
-    @property
-    def id(self) -> str:
-        """The run id."""
-        return str(self.manifest["run_id"])
-
-    @cached_property
-    def study(self) -> Study:
-        """The study as it was declared; prompts that were given in Python are those of the run."""
-        import yaml  # noqa: PLC0415 - not needed to read the tables
-
-        values = yaml.safe_load(self.manifest["study"]["text"])
-        if isinstance(values["prompts"], dict):
-            values |= {"prompts": self.prompts, "system": None}  # it is in them
-        return Study.from_dict(values, str(self.path))
-
-    @cached_property
-    def prompts(self) -> PromptSet:
-        """The prompts, kept in the run."""
-        found: PromptSet = self._read(lambda store: store.prompt_set())
-        return found
-
-    @property
-    def plan(self) -> Plan:
-        """The rows of the run."""
-        defaults = self.manifest["engine"].get("checkpoint_defaults")
-        return self.study.replace(system=None).plan(self.prompts, defaults)
-
-    @cached_property
-    def generations(self) -> pd.DataFrame:
-        """One row per answer, failed ones included."""
-        table: pd.DataFrame = self._read(lambda store: store.generations())
-        return table
-
-    @cached_property
-    def scores(self) -> pd.DataFrame:
-        """One row per answer and scorer."""
-        table: pd.DataFrame = self._read(lambda store: store.scores())
-        return table
-
-    @cached_property
-    def latency(self) -> pd.DataFrame:
-        """One row per timed request."""
-        table: pd.DataFrame = self._read(lambda store: store.latency())
-        return table
-
-    @cached_property
-    def cells(self) -> pd.DataFrame:
-        """One row per cell."""
-        table: pd.DataFrame = self._read(lambda store: store.cells())
-        return table
-
-    @property
-    def primary(self) -> str | None:
-        """Name of the primary scorer."""
-        scorers = self.manifest["scorers"]
-        return str(scorers[0]["name"]) if scorers else None
-
-    def summary(self, baseline: str | None = None, *, seed: int = 0) -> pd.DataFrame:
-        """One row per cell: quality with its interval, difference from the baseline, latency, what went wrong.
-
-        Args:
-            baseline: Cell id or label to compare with; by default the study's.
-            seed: Of the bootstrap.
-
-        Where the study holds prompts out (``split``), quality is that of the other prompts; see :meth:`confirmation`.
-
-        Raises:
-            StoreError: There is no such cell.
-        """
-        return self._summary(baseline, seed, "select" if self.holds_out else None)
-
-    def confirmation(self, baseline: str | None = None, *, seed: int = 0) -> pd.DataFrame | None:
-        """The summary over the prompts held out; None if the study holds none out."""
-        return self._summary(baseline, seed, "confirm") if self.holds_out else None
-
-    @property
-    def holds_out(self) -> bool:
-        """True if some prompts, and not all, are kept from the choice to confirm it."""
-        return self.generations["split"].nunique() == 2
-
-    def _summary(self, baseline: str | None, seed: int, split: str | None) -> pd.DataFrame:
-        from workbench import analysis  # noqa: PLC0415 - imports pandas
-
-        return analysis.summary(
-            self.generations,
-            self.scores,
-            self.latency,
-            self.cells,
-            primary=self.primary,
-            baseline=self.cell_id(baseline),
-            rng=seed,
-            split=split,
-        )
-
-    def cell_id(self, name: str | None = None) -> str:
-        """The id of a cell, given as an id or a label; of the baseline by default.
-
-        Raises:
-            StoreError: There is no such cell.
-        """
-        if name is None:
-            return str(self.manifest["baseline"])
-        found = self.cells[(self.cells.cell_id == name) | (self.cells.label == name)]
-        if found.empty:
-            raise StoreError(f"{self.path}: no cell {name!r}; cells: {', '.join(self.cells.label)}")
-        return str(found.cell_id.iloc[0])
-
-    def answer(self, summary: pd.DataFrame | None = None) -> str:
-        """What the run found, in words."""
-        from workbench import analysis  # noqa: PLC0415 - imports pandas
-
-        table = self.summary() if summary is None else summary
-        return analysis.answer_in_words(table, self.cells, confirm=self.confirmation())
-
-    def write(self) -> list[Path]:
-        """Write the exports: Parquet files, ``summary.csv`` and, once there are latencies, the picture.
-
-        Returns:
-            The files written.
-        """
-        with RunStore.open(self.path) as store:
-            files = store.export()
-        summary = self.summary()
-        summary.to_csv(self.path / SUMMARY, index=False)
-        files.append(self.path / SUMMARY)
-        if summary["e2el_ms_p50"].notna().any() and summary["quality"].notna().any():
-            files.append(self._picture(summary))
-        return files
-
-    def _picture(self, summary: pd.DataFrame) -> Path:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - heavy
-
-        from workbench import plots  # noqa: PLC0415 - imports matplotlib
-
-        figure = Figure(figsize=(7.5, 5), layout="constrained")
-        plots.quality_latency(self, summary=summary, ax=figure.subplots())
-        path = self.path / PLOT
-        path.parent.mkdir(exist_ok=True)
-        figure.savefig(path, dpi=150)
-        return path
-
-
-def open_run(path: str | Path, out: str | Path = "results") -> Run:
-    """Open a run.
-
-    Args:
-        path: A run directory, a study's directory (its newest run), a run id, or "latest".
-        out: Where run ids and "latest" are looked up.
-
-    Raises:
-        StoreError: There is no such run.
-    """
-    place = Path(path)
-    if (place / MANIFEST).is_file():
-        return Run(place)
-    newest = next(runner.runs(place), None) if place.is_dir() else None
-    if newest:
-        return Run(newest[0])
-    found = [(m.get("started_utc", ""), d) for d, m in all_runs(out)]
-    if str(path) == "latest" and found:
-        return Run(max(found)[1])
-    for _, directory in found:
-        if directory.name == str(path):
-            return Run(directory)
-    if not found:
-        raise StoreError(f"no run {str(path)!r}: there are no runs under {out}")
-    raise StoreError(
-        f"no run {str(path)!r}; give a run directory or id, or 'latest' for the newest of {len(found)} under {out}"
-    )
-
-
-def all_runs(out: str | Path = "results") -> list[tuple[Path, dict[str, Any]]]:
-    """Every run under a directory with its manifest, by study, newest first."""
-    studies = sorted(p for p in Path(out).glob("*") if p.is_dir()) if Path(out).is_dir() else []
-    return [entry for study in studies for entry in runner.runs(study)]
 
 
 def run(
@@ -353,6 +164,50 @@ def run(
     done = Run(result.dir)
     done.write()
     return done
+
+
+def score(
+    run: Run,
+    scorers: Sequence[Any],
+    *,
+    primary: str | None = None,
+    progress: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> Run:
+    """Judge the answers of a run again, without the model; earlier scores stay in the record.
+
+    Args:
+        run: A run.
+        scorers: Names, ``{name: options}``, or scorers.
+        primary: The scorer that is the primary metric from now on; by default it stays as it is.
+        progress: Show a progress bar.
+        say: Told in one line per scorer what it could not score, if given.
+
+    Returns:
+        The run with the new scores, its table and picture written anew.
+
+    Raises:
+        ScorerError: No such scorer or option.
+        StoreError: The record cannot be written.
+    """
+    from tqdm.auto import tqdm  # noqa: PLC0415 - not needed to import the workbench
+
+    judges = [get_scorer(s) for s in scorers]
+    names = [s["name"] for s in run.manifest["scorers"]] + [j.name for j in judges]
+    if not judges:
+        raise ScorerError("name at least one scorer")
+    if primary is not None and primary not in names:
+        raise ScorerError(
+            f"primary must be one of {', '.join(dict.fromkeys(names))}, got {primary!r}"
+        )
+    with tqdm(total=len(run.generations), unit="row", disable=not progress) as bar:
+        done = rescore(run.path, run.prompt, judges, primary=primary, on_rows=bar.update)
+    for name, n in done.unscored.items() if say is not None else ():
+        assert say is not None
+        say(f"{name}: {n:,} of {done.n_rows:,} answers have no score ({done.reasons[name]})")
+    scored = Run(run.path)
+    scored.write()
+    return scored
 
 
 def time_requests(

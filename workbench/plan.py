@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -18,7 +18,7 @@ from workbench.params import FIELDS, SEED_MAX, SamplingParams
 from workbench.records import BASE, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from workbench.prompts import Prompt, PromptSet
     from workbench.study import Study
@@ -71,19 +71,22 @@ class Cell:
         params: In canonical form. ``seed`` is None unless the study sets one itself.
         adapter: Adapter name, or "base".
         name: The name the study gives it, if it does.
+        template: Name of the wording of its prompts; None if the study has no templates.
         label: Short name for tables and plots: only what the grid varies.
-        cell_id: 10 hex digits, a hash of canonical settings and adapter name.
+        cell_id: 10 hex digits, a hash of canonical settings, adapter name and template name.
     """
 
     params: SamplingParams
     adapter: str = BASE
     name: str | None = None
+    template: str | None = None
     label: str = field(default="", compare=False)
     cell_id: str = field(init=False)
 
     def __post_init__(self) -> None:
         settings = self.params.canonical().to_dict()
-        content = json.dumps([settings, self.adapter], sort_keys=True).encode()
+        wording = [] if self.template is None else [self.template]
+        content = json.dumps([settings, self.adapter, *wording], sort_keys=True).encode()
         object.__setattr__(self, "cell_id", hashlib.sha256(content).hexdigest()[:10])
 
     def rows(self, repeats: int) -> int:
@@ -108,7 +111,13 @@ def number(value: float) -> str:
     return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
-def label(params: SamplingParams, varied: Iterable[str], adapter: str, name: str | None) -> str:
+def label(
+    params: SamplingParams,
+    varied: Iterable[str],
+    adapter: str,
+    name: str | None,
+    template: str | None = None,
+) -> str:
     """Short name of a cell.
 
     >>> label(SamplingParams(temperature=0.7, top_k=50), ["temperature", "top_k"], "base", None)
@@ -130,7 +139,8 @@ def label(params: SamplingParams, varied: Iterable[str], adapter: str, name: str
             parts.append(f"{short}={number(value)}")
     if not parts:
         parts = ["greedy" if params.greedy else f"T={number(params.temperature)}"]
-    return " ".join([*parts, adapter] if adapter != BASE else parts)
+    extras = [template] if template else []
+    return " ".join([*parts, *extras, *([adapter] if adapter != BASE else [])])
 
 
 def collapse(written: Iterable[Cell]) -> tuple[tuple[Cell, ...], tuple[Collapsed, ...]]:
@@ -150,12 +160,13 @@ def collapse(written: Iterable[Cell]) -> tuple[tuple[Cell, ...], tuple[Collapsed
     merged: list[tuple[Cell, str]] = []
     for cell in written:
         params = cell.params.canonical()
-        text = label(params, names, cell.adapter, cell.name)
+        text = label(params, names, cell.adapter, cell.name, cell.template)
         if cell.cell_id in kept:
-            shown = label(cell.params, [*names, *_set_in(cell.params)], cell.adapter, cell.name)
-            merged.append((Cell(cell.params, cell.adapter, cell.name, shown), cell.cell_id))
+            written_names = [*names, *_set_in(cell.params)]
+            shown = label(cell.params, written_names, cell.adapter, cell.name, cell.template)
+            merged.append((replace(cell, label=shown), cell.cell_id))
         else:
-            kept[cell.cell_id] = Cell(params, cell.adapter, cell.name, text)
+            kept[cell.cell_id] = replace(cell, params=params, label=text)
     return tuple(kept.values()), tuple(Collapsed(cell, kept[i]) for cell, i in merged)
 
 
@@ -175,6 +186,7 @@ class Plan:
         cells: The cells to run, in the study's order.
         collapsed: Cells that were written but run as another one.
         baseline: The cell that the others are compared with.
+        wordings: Template name to the prompts as that template words them; None is the prompts as they are.
     """
 
     study: Study
@@ -182,6 +194,7 @@ class Plan:
     cells: tuple[Cell, ...]
     collapsed: tuple[Collapsed, ...]
     baseline: Cell
+    wordings: Mapping[str | None, PromptSet] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.n_rows
@@ -241,7 +254,7 @@ class Plan:
                 current, seeds = prompt_id, {}
             if k not in seeds:
                 seeds[k] = request_seed(self.study.seed, prompt_id, k)
-            yield self._request(self._cells[cell_id], self.prompt_set[prompt_id], k, seeds[k])
+            yield self._request(self._cells[cell_id], prompt_id, k, seeds[k])
 
     def request(self, cell_id: str, prompt_id: str, repeat: int) -> Request:
         """One request by its key.
@@ -254,10 +267,21 @@ class Plan:
         if cell is None or not known or not 0 <= repeat < cell.rows(self.study.repeats):
             raise KeyError(f"no row (cell {cell_id}, prompt {prompt_id!r}, repeat {repeat})")
         seed = request_seed(self.study.seed, prompt_id, repeat)
-        return self._request(cell, self.prompt_set[prompt_id], repeat, seed)
+        return self._request(cell, prompt_id, repeat, seed)
 
-    def _request(self, cell: Cell, prompt: Prompt, repeat: int, seed: int) -> Request:
-        params = cell.params
+    def prompt(self, cell_id: str, prompt_id: str) -> Prompt:
+        """A prompt as a cell words it.
+
+        Raises:
+            KeyError: There is no such cell or prompt.
+        """
+        return self._worded(self._cells[cell_id])[prompt_id]
+
+    def _worded(self, cell: Cell) -> PromptSet:
+        return self.prompt_set if cell.template is None else self.wordings[cell.template]
+
+    def _request(self, cell: Cell, prompt_id: str, repeat: int, seed: int) -> Request:
+        params, prompt = cell.params, self._worded(cell)[prompt_id]
         if not params.greedy and params.seed is None:
             params = params.replace(seed=seed)
         return Request(

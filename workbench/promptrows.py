@@ -1,13 +1,11 @@
-"""Rows of prompt files: the three formats, and what a row must hold.
+"""Rows of prompts: what a row must hold, whatever file it comes from.
 
 Everything here returns what it found together with what was wrong, so that a caller can list all problems of all files.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -15,17 +13,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from workbench.errors import unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterable
 
     from workbench.records import Message
 
-ROW_KEYS: Final = ("id", "messages", "prompt", "input", "target", "metadata", "group", "tools")
+TEXT_KEYS: Final = ("messages", "prompt", "input")
+ROW_KEYS: Final = ("id", *TEXT_KEYS, "target", "metadata", "group", "tools", "vars")
 BATCH_KEYS: Final = ("custom_id", "method", "url", "body", "target", "metadata", "group")
 ROLES: Final = ("system", "user", "assistant", "tool")
 MESSAGE_KEYS: Final = ("role", "content", "name", "tool_calls", "tool_call_id")
-_TEXT_KEYS: Final = ("messages", "prompt", "input")
-_CSV_JSON: Final = ("messages", "metadata", "tools")
 _BATCH_URLS: Final = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
 
 
@@ -41,6 +37,7 @@ class Row(NamedTuple):
     metadata: dict[str, Any]
     group: str | None
     tools: tuple[dict[str, Any], ...] | None
+    vars: dict[str, Any]
 
 
 class Unreadable(NamedTuple):
@@ -54,22 +51,6 @@ def canonical_json(value: Any) -> str:
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
-
-
-def read(path: Path) -> tuple[list[tuple[str, Row]], list[str]]:
-    """Rows of a file with their ``file:line``, and its problems."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        return [], [f"{path}:{line}: not UTF-8 text (byte {error.object[error.start]:#04x})"]
-    except OSError as error:
-        return [], [f"{path}: cannot be read ({error.strerror})"]
-    lines = _csv_rows if path.suffix.lower() == ".csv" else _jsonl_rows
-    found, problems = check_rows((f"{path}:{n}", row) for n, row in lines(text))
-    if not found and not problems:
-        return [], [f"{path}: no prompts"]
-    return found, [f"{place}: {problem}" for place, problem in problems]
 
 
 def check_rows(rows: Iterable[tuple[P, Any]]) -> tuple[list[tuple[P, Row]], list[tuple[P, str]]]:
@@ -128,60 +109,6 @@ def strict_json(text: str) -> Any:
         raise ValueError("not JSON: nested too deeply") from error
 
 
-def _jsonl_rows(text: str) -> Iterator[tuple[int, Any]]:
-    for n, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                row = strict_json(line)
-            except ValueError as error:
-                row = Unreadable(str(error))
-            # A line that is only a text is no row; in a list made in Python it would be a prompt.
-            yield (
-                n,
-                Unreadable("a row must be an object, got a text") if isinstance(row, str) else row,
-            )
-
-
-def _csv_rows(text: str) -> Iterator[tuple[int, Any]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    header: list[str] | None = None
-    start = 1
-    try:
-        for values in reader:
-            n, start = start, reader.line_num + 1
-            if not any(value.strip() for value in values):
-                continue
-            if header is None:
-                header = [value.strip() for value in values]
-                wrong = _header_problems(header)
-                yield from ((n, Unreadable(problem)) for problem in wrong)
-                if wrong:
-                    return
-            elif len(values) != len(header):
-                yield n, Unreadable(f"{len(values)} values for {len(header)} columns")
-            else:
-                yield n, _csv_row(dict(zip(header, values, strict=True)))
-    except csv.Error as error:
-        yield max(start, reader.line_num), Unreadable(f"not CSV: {error}")
-
-
-def _header_problems(header: list[str]) -> list[str]:
-    wrong = [unknown("column", c, ROW_KEYS) for c in header if c not in ROW_KEYS]
-    twice = dict.fromkeys(c for c in header if header.count(c) > 1)
-    return wrong + [f"column {c!r} occurs twice" for c in twice]
-
-
-def _csv_row(values: dict[str, str]) -> dict[str, Any] | Unreadable:
-    row: dict[str, Any] = {key: value for key, value in values.items() if value != ""}
-    for key in _CSV_JSON:
-        if key in row:
-            try:
-                row[key] = strict_json(row[key])
-            except ValueError as error:
-                return Unreadable(f"{key}: {error}")
-    return row
-
-
 def _batch_prompt(row: Mapping[str, Any], bad: list[str]) -> Row | None:
     bad += [unknown("key", key, BATCH_KEYS) for key in row if key not in BATCH_KEYS]
     body, url = row.get("body"), row.get("url", _BATCH_URLS[0])
@@ -194,8 +121,8 @@ def _batch_prompt(row: Mapping[str, Any], bad: list[str]) -> Row | None:
     if not isinstance(body, Mapping):
         bad.append("body is missing" if body is None else f"body must be an object, got {body!r}")
         return None
-    plain = {key: body[key] for key in (*_TEXT_KEYS, "tools") if body.get(key) is not None}
-    settings = {k: v for k, v in body.items() if k not in (*_TEXT_KEYS, "tools", "metadata")}
+    plain = {key: body[key] for key in (*TEXT_KEYS, "tools") if body.get(key) is not None}
+    settings = {k: v for k, v in body.items() if k not in (*TEXT_KEYS, "tools", "metadata")}
     own = row.get("metadata", body.get("metadata")) or {}
     if not isinstance(own, Mapping):
         bad.append(f"metadata must be an object, got {own!r}")
@@ -207,15 +134,23 @@ def _batch_prompt(row: Mapping[str, Any], bad: list[str]) -> Row | None:
 
 def _prompt(row: Mapping[str, Any], bad: list[str]) -> Row | None:
     bad += [unknown("key", key, ROW_KEYS) for key in row if key not in ROW_KEYS]
-    given = [key for key in _TEXT_KEYS if row.get(key) is not None]
-    if len(given) != 1:
+    given = [key for key in TEXT_KEYS if row.get(key) is not None]
+    if len(given) > 1 or (not given and not row.get("vars")):
         got = "none of them" if not given else " and ".join(given)
         bad.append(f"needs exactly one of messages, prompt, input; has {got}")
         return None
-    messages = _messages(given[0], row[given[0]], bad)
-    metadata = {} if row.get("metadata") is None else row["metadata"]
-    if not isinstance(metadata, Mapping):
-        bad.append(f"metadata must be an object, got {metadata!r}")
+    # A row of vars alone gets its messages from a template.
+    messages = _messages(given[0], row[given[0]], bad, bool(row.get("vars"))) if given else []
+    objects = {key: {} if row.get(key) is None else row[key] for key in ("metadata", "vars")}
+    for key, value in objects.items():
+        if not isinstance(value, Mapping):
+            bad.append(f"{key} must be an object, got {value!r}")
+    if isinstance(objects["vars"], Mapping):
+        bad += [
+            f"vars: {key!r} cannot be a variable's name (letters, digits and _)"
+            for key in objects["vars"]
+            if not (isinstance(key, str) and key.isidentifier())
+        ]
     tools = row.get("tools") or None
     if tools is not None and (
         not isinstance(tools, Sequence) or not all(isinstance(t, Mapping) for t in tools)
@@ -227,7 +162,9 @@ def _prompt(row: Mapping[str, Any], bad: list[str]) -> Row | None:
     tools = [dict(t) for t in tools] if tools else None
     try:
         made = json.dumps(
-            [messages, tools, row.get("target"), metadata], ensure_ascii=False, allow_nan=False
+            [messages, tools, row.get("target"), *objects.values()],
+            ensure_ascii=False,
+            allow_nan=False,
         )
         made.encode()
     except (TypeError, ValueError, RecursionError):
@@ -235,16 +172,18 @@ def _prompt(row: Mapping[str, Any], bad: list[str]) -> Row | None:
         return None
     # A copy through JSON: later changes by the caller do not reach it, and keys keep their order, which a
     # chat template that prints tools shows to the model.
-    texts, own_tools, target, own_metadata = json.loads(made)
+    texts, own_tools, target, metadata, variables = json.loads(made)
     if prompt_id is None:
-        prompt_id = hashlib.sha256(canonical_json([texts, own_tools]).encode()).hexdigest()[:10]
+        content = [texts, own_tools, *([variables] if variables else [])]
+        prompt_id = hashlib.sha256(canonical_json(content).encode()).hexdigest()[:10]
     return Row(
         prompt_id,
         tuple(texts),
         target,
-        own_metadata,
+        metadata,
         group,
         tuple(own_tools) if own_tools else None,
+        variables,
     )
 
 
@@ -257,7 +196,7 @@ def _name(key: str, value: object, bad: list[str]) -> str | None:
     return str(value)
 
 
-def _messages(key: str, value: object, bad: list[str]) -> list[Message]:
+def _messages(key: str, value: object, bad: list[str], has_vars: bool) -> list[Message]:
     if isinstance(value, str) and key != "messages":
         value = [{"role": "user", "content": value}]
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
@@ -269,7 +208,11 @@ def _messages(key: str, value: object, bad: list[str]) -> list[Message]:
     asked = [
         m for m in messages if m.get("role") != "system" and str(m.get("content") or "").strip()
     ]
-    if len(bad) == before and not asked:
+    if (
+        len(bad) == before
+        and not asked
+        and not (has_vars and messages and all(m.get("role") == "system" for m in messages))
+    ):
         bad.append("the prompt is empty")
     return messages
 

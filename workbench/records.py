@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from workbench.params import SamplingParams
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 BASE: Final = "base"
 """The adapter name that means: no adapter."""
 

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import sqlite3
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from workbench.errors import StoreError
@@ -85,17 +86,37 @@ def take_lock(path: Path) -> int:
         fd = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise cannot_write(path, LOCK, error.strerror) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    for wait_s in (0.02, 0.1, None):  # another process may look at the lock for a moment
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            if wait_s is not None:
+                time.sleep(wait_s)
+    else:
         pid = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
         os.close(fd)
         raise StoreError(
             f"{path}: process {pid} is writing this run; wait for it, or stop it, then try again"
-        ) from None
+        )
     os.ftruncate(fd, 0)
     os.write(fd, f"{os.getpid()}\n".encode())
     return fd
+
+
+def is_being_written(path: Path) -> bool:
+    """Whether a process holds the lock of a run directory."""
+    try:
+        fd = os.open(path / LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 @contextlib.contextmanager

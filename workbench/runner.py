@@ -52,6 +52,11 @@ class RowScorer(Protocol):
         """Its version."""
         ...
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its settings."""
+        ...
+
     def score(self, text: str, prompt: Prompt) -> Score:
         """Judge one answer."""
         ...
@@ -216,7 +221,7 @@ class _Loop:
         self.plan = plan
         self.engine = engine
         self.store = store
-        self.scorers = scorers
+        self.scorers = [(s, provenance.scorer_entry(s)["version"]) for s in scorers]
         self.score = score
         self.say = say
         self.on_row = on_row
@@ -311,10 +316,10 @@ class _Loop:
             )
 
     def _scores(self, generation: Generation) -> tuple[ScoreRow, ...]:
-        prompt = self.plan.prompt_set[generation.prompt_id]
+        prompt = self.plan.prompt(generation.cell_id, generation.prompt_id)
         return tuple(
-            ScoreRow(generation.key, s.name, s.version, self.score(s, generation, prompt))
-            for s in self.scorers
+            ScoreRow(generation.key, s.name, version, self.score(s, generation, prompt))
+            for s, version in self.scorers
         )
 
     def _end(self, status: str, n_run: int, started: float) -> None:

@@ -162,7 +162,7 @@ class RunStore:
             raise StoreError(f"{path}: {DATABASE} is missing, so this is not a complete run")
         lock = take_lock(path) if write else None
         try:
-            db = _open_database(path, write=write)
+            db = tables.open_database(path, write=write)
         except BaseException:
             if lock is not None:
                 os.close(lock)
@@ -200,7 +200,7 @@ class RunStore:
         if self._lock_fd is None:
             self._lock_fd = take_lock(self.dir)
             self._db.close()
-            self._db = _open_database(self.dir, write=True)
+            self._db = tables.open_database(self.dir, write=True)
 
     def update_manifest(self, **changes: Any) -> None:
         """Change entries of ``manifest.json``, replacing the file whole.
@@ -225,6 +225,7 @@ class RunStore:
                 cell.adapter,
                 *tables.settings(cell.params.to_dict()),
                 cell == plan.baseline,
+                cell.template,
             )
             for order, cell in enumerate(plan.cells)
         ]
@@ -233,7 +234,7 @@ class RunStore:
             for order, p in enumerate(plan.prompt_set)
         )
         with self._transaction() as db:
-            db.executemany(tables.insert("cells", 15, "IGNORE"), cells)
+            db.executemany(tables.insert("cells", 16, "IGNORE"), cells)
             db.executemany(tables.insert("prompts", 5, "IGNORE"), prompts)
 
     def add_generations(
@@ -427,18 +428,6 @@ class RunStore:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-
-
-def _open_database(path: Path, *, write: bool) -> sqlite3.Connection:
-    """Connect to the database of a run and see that it is one."""
-    with explained(path):
-        db = connect(path, "rw" if write else None)
-        try:
-            tables.check(db, path)
-        except BaseException:
-            db.close()
-            raise
-    return db
 
 
 def _unicode(text: str) -> str:

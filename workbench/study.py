@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from workbench import problems, studycheck, yamlmarks
+from workbench import problems, studycheck, wording, yamlmarks
 from workbench import prompts as prompt_sets
 from workbench.errors import ParamError, StudyError
 from workbench.params import FIELDS, SamplingParams
@@ -41,6 +41,8 @@ class Study:
         adapters: Adapter name to path as written; None for "base". See ``adapter_paths``.
         prompts: As written: file name(s), rows, texts, or a PromptSet.
         system: System message put before every prompt, or None.
+        templates: Template name to wording: a Jinja2 text or a list of messages, see `workbench.templates`; null is the
+            prompt as it is. Every setting and adapter runs with every template.
         grid: Setting to list of values (their product), a list of settings, or name to settings.
         fixed: Settings of every cell; an entry of a list or a named grid overrides them.
         repeats: Draws per prompt and cell, >= 1. A cell that cannot vary runs once.
@@ -68,6 +70,7 @@ class Study:
     adapters: dict[str, str | None]
     prompts: Any
     system: str | None
+    templates: dict[str, Any]
     grid: dict[str, Any] | list[dict[str, Any]]
     fixed: dict[str, Any]
     repeats: int
@@ -89,6 +92,7 @@ class Study:
         model: str | Path = "demo",
         adapters: str | Path | Sequence[Any] | Mapping[str, Any] = (BASE,),
         system: str | None = None,
+        templates: Mapping[str, Any] | None = None,
         grid: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         fixed: Mapping[str, Any] | None = None,
         repeats: int = 1,
@@ -224,6 +228,8 @@ class Study:
         """
         out = {f.name: problems.plain(getattr(self, f.name)) for f in fields(self)}
         del out["base_dir"]
+        if not self.templates:  # studies from before there were templates keep their hash
+            del out["templates"]
         out["adapters"] = [
             name if path is None else path if name == Path(path).name else {name: path}
             for name, path in self.adapters.items()
@@ -252,7 +258,7 @@ class Study:
         return prompt_sets.load(self.prompts, self.base_dir).with_system(self.system)
 
     def cells(self, checkpoint_defaults: Mapping[str, Any] | None = None) -> tuple[Cell, ...]:
-        """The cells to run, equal ones merged: all settings of the first adapter, then the next.
+        """The cells to run, equal ones merged: all settings of the first adapter and template, then the next.
 
         Args:
             checkpoint_defaults: The checkpoint's own settings, needed if ``defaults`` is "checkpoint".
@@ -274,13 +280,14 @@ class Study:
             checkpoint_defaults: As in ``cells``.
 
         Raises:
-            PromptSetError: The prompts cannot be used.
+            PromptSetError: The prompts cannot be used, or a template cannot be filled in.
             StudyError: As in ``cells``.
         """
         given = self.load_prompts() if prompt_set is None else prompt_set.with_system(self.system)
         cells, dropped = self._collapsed(checkpoint_defaults)
         baseline = self._baseline(cells, dropped, checkpoint_defaults)
-        return Plan(self, given, cells, dropped, baseline)
+        wordings = wording.word(given, self.templates)
+        return Plan(self, given, cells, dropped, baseline, wordings)
 
     def _start(self, checkpoint_defaults: Mapping[str, Any] | None) -> dict[str, Any]:
         if self.defaults == "card":
@@ -309,7 +316,10 @@ class Study:
             message = f"defaults: the checkpoint's settings: {error}"
             raise StudyError(f"study {self.name}", message) from error
         return collapse(
-            Cell(params, adapter, name) for adapter in self.adapters for name, params in settings
+            Cell(params, adapter, name, template)
+            for adapter in self.adapters
+            for template in self.templates or (None,)
+            for name, params in settings
         )
 
     @staticmethod
@@ -326,8 +336,10 @@ class Study:
         adapter = wanted.pop(
             "adapter", BASE if BASE in self.adapters else next(iter(self.adapters))
         )
+        wanted_template = wanted.pop("template", None)
         params = SamplingParams.from_dict(self._start(checkpoint_defaults) | wanted)
-        cell_id = Cell(params.canonical(), adapter).cell_id
+        template = wanted_template or next(iter(self.templates), None)
+        cell_id = Cell(params.canonical(), adapter, None, template).cell_id
         return next((cell for cell in cells if cell.cell_id == cell_id), None)
 
     def _baseline(

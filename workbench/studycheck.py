@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from workbench import promptrows
+from workbench import promptrows, templates
 from workbench import prompts as prompt_sets
 from workbench.errors import ParamError
 from workbench.params import FIELDS, SEED_MAX, SamplingParams
@@ -142,20 +142,22 @@ def _prompts(value: Any, check: Check) -> Any:
         check.add(("prompts",), text)
         return None
     listed = not isinstance(value, str | Path | Mapping) and isinstance(value, Sequence)
-    if not listed and not isinstance(value, str | Path):
-        allowed = "a prompt file, a list of files, rows or texts, or a PromptSet"
+    if not listed and not isinstance(value, str | Path | Mapping):
+        allowed = "a source (file, hf:, builtin:), a list of sources, rows or texts, or a PromptSet"
         check.add(("prompts",), f"must be {allowed}, got {short(value)}")
         return None
     items = list(value) if listed else [value]
-    files = [n for n, v in enumerate(items) if not listed or prompt_sets.is_file_name(v)]
-    for n in files if check.check_files else ():
-        found, problem = prompt_sets.find_file(items[n], check.base_dir)
-        if found is None:
-            check.add(("prompts", n) if listed else ("prompts",), problem)
-    if not files:
+    sources = [n for n, v in enumerate(items) if not listed or prompt_sets.is_file_name(v)]
+    for n in sources:
+        where: Where = ("prompts", n) if listed else ("prompts",)
+        for problem in prompt_sets.spec_problems(
+            items[n], check.base_dir, check_files=check.check_files
+        ):
+            check.add(where, problem)
+    if not sources:
         for n, problem in promptrows.check_rows(enumerate(items))[1]:
             check.add(("prompts", n), problem)
-    return items if listed else str(value)
+    return items if listed else value if isinstance(value, Mapping) else str(value)
 
 
 def _system(value: Any, check: Check) -> str | None:
@@ -163,6 +165,25 @@ def _system(value: Any, check: Check) -> str | None:
         check.add(("system",), f"must be a text or null, got {short(value)}")
         return None
     return value
+
+
+def _templates(value: Any, check: Check) -> dict[str, Any]:
+    """Name to template; a null template is the prompt as it is."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        check.add(("templates",), f"must be name: template, got {short(value)}")
+        return {}
+    out: dict[str, Any] = {}
+    for name, template in value.items():
+        where: Where = ("templates", str(name))
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            allowed = "letters, digits, '.', '_' and '-', starting with a letter or digit"
+            check.add(where, f"a template's name must be {allowed}")
+        elif template is not None and (problem := templates.check(template)):
+            check.add(where, problem)
+        out[str(name)] = template
+    return out
 
 
 def _grid(value: Any, check: Check) -> Any:
@@ -349,9 +370,9 @@ def _baseline(value: Any, check: Check) -> str | dict[str, Any] | None:
         text = f"must be a cell's name, label or id, or its settings, got {short(value)}"
         check.add(("baseline",), text)
         return None
-    settings = {key: item for key, item in value.items() if key != "adapter"}
-    clean = _settings(settings, ("baseline",), check)
-    return clean | ({"adapter": str(value["adapter"])} if "adapter" in value else {})
+    names = {key: str(value[key]) for key in ("adapter", "template") if key in value}
+    settings = {key: item for key, item in value.items() if key not in names}
+    return _settings(settings, ("baseline",), check) | names
 
 
 def _defaults(value: Any, check: Check) -> str:
@@ -372,6 +393,7 @@ _CHECKS: Final[dict[str, Callable[[Any, Check], Any]]] = {
     "adapters": _adapters,
     "prompts": _prompts,
     "system": _system,
+    "templates": _templates,
     "grid": _grid,
     "fixed": _fixed,
     "repeats": _whole("repeats", 1, None, 1),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from workbench.errors import StoreError
 from workbench.records import SCHEMA_VERSION
-from workbench.rundir import DATABASE, REPAIR, newer
+from workbench.rundir import DATABASE, REPAIR, connect, explained, newer
 
 if TYPE_CHECKING:
     import sqlite3
@@ -48,7 +50,7 @@ INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}');
 CREATE TABLE cells (
     "order" INTEGER NOT NULL, cell_id TEXT PRIMARY KEY, label TEXT NOT NULL, name TEXT, adapter TEXT NOT NULL,
     temperature REAL NOT NULL, top_p REAL, top_k INTEGER, min_p REAL, repetition_penalty REAL,
-    frequency_penalty REAL, presence_penalty REAL, max_tokens INTEGER NOT NULL, stop TEXT, is_baseline INTEGER NOT NULL);
+    frequency_penalty REAL, presence_penalty REAL, max_tokens INTEGER NOT NULL, stop TEXT, is_baseline INTEGER NOT NULL, template TEXT);
 CREATE TABLE prompts (
     "order" INTEGER NOT NULL, prompt_id TEXT PRIMARY KEY, "group" TEXT, split TEXT NOT NULL, record TEXT NOT NULL);
 CREATE TABLE renderings (digest BLOB PRIMARY KEY, prompt TEXT NOT NULL) WITHOUT ROWID;
@@ -135,7 +137,8 @@ GENERATIONS: Final = Table(
         batch_rows="int64",
     )
     | {"stop": ("c.stop", "list<string>")}
-    | _own(min_margin="double"),
+    | _own(min_margin="double")
+    | {"template": ("c.template", "string")},
 )
 SCORES: Final = Table(
     "scores",
@@ -183,7 +186,7 @@ LATENCY: Final = Table(
 CELLS: Final = Table(
     "cells",
     'cells AS t ORDER BY t."order"',
-    _own(cell_id="string", label="string", name="string", adapter="string")
+    _own(cell_id="string", label="string", name="string", adapter="string", template="string")
     | {name: (f"t.{name}", kind) for name, (_, kind) in _CELL.items() if name in SETTINGS}
     | _own(stop="list<string>", is_baseline="bool"),
 )
@@ -215,17 +218,58 @@ def insert(table: str, n_columns: int, otherwise: str) -> str:
     return f"INSERT OR {otherwise} INTO {table} VALUES ({marks})"  # noqa: S608 - names of ours
 
 
+def open_database(path: Path, *, write: bool) -> sqlite3.Connection:
+    """Connect to the database of a run, bring it up to date, and see that it is a run record.
+
+    Raises:
+        StoreError: It is not, or cannot be read or brought up to date.
+    """
+    with explained(path):
+        db = connect(path, "rw" if write else None)
+        try:
+            if _version(db) < SCHEMA_VERSION and os.access(path, os.W_OK):
+                with contextlib.closing(connect(path, "rw")) as writable:
+                    _upgrade(writable)
+            check(db, path)
+        except BaseException:
+            db.close()
+            raise
+    return db
+
+
+def _version(db: sqlite3.Connection) -> int:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def _upgrade(db: sqlite3.Connection) -> None:
+    """What was recorded stays; what an older version did not know is missing.
+
+    Version 1 had no templates.
+    """
+    db.execute("BEGIN IMMEDIATE")
+    if _version(db) == 1:
+        db.execute("ALTER TABLE cells ADD COLUMN template TEXT")
+        db.execute(f"UPDATE meta SET value = '{SCHEMA_VERSION}' WHERE key = 'schema_version'")  # noqa: S608 - a number of ours
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    db.execute("COMMIT")
+
+
 def check(db: sqlite3.Connection, directory: Path) -> None:
     """See that a database is a run record that this version reads.
 
     Raises:
         StoreError: It is of a newer version, or a table is missing.
     """
-    (version,) = db.execute("PRAGMA user_version").fetchone()
+    version = _version(db)
     if version > SCHEMA_VERSION:
         raise newer(directory, version)
     names = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
     missing = sorted(set(NAMES) - names)
+    if not missing and version < SCHEMA_VERSION:
+        raise StoreError(
+            f"{directory}: written by an older version (schema {version}); open it once where it can be written"
+        )
     if missing:
         raise StoreError(f"{directory}: {DATABASE} is damaged (no table {missing[0]}); {REPAIR}")
 

@@ -10,12 +10,13 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from workbench.runs import PLOT, SUMMARY, status
 from workbench.words import baseline_of, labels_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from workbench.api import Run
+    from workbench.runs import Run
 
 _SHOWN = 40
 
@@ -38,7 +39,7 @@ def as_json(run: Run, summary: pd.DataFrame) -> dict[str, Any]:
     return {
         "run": str(run.path),
         "run_id": run.id,
-        "status": run.manifest["status"],
+        "status": run.status,
         "answer": run.answer(summary).splitlines(),
         "baseline": baseline_of(summary),
         "cells": [{"label": labels[row["cell_id"]], **row} for row in rows],
@@ -48,8 +49,6 @@ def as_json(run: Run, summary: pd.DataFrame) -> dict[str, Any]:
 
 def files(run: Run) -> dict[str, str]:
     """The table and the picture of a run, those that exist."""
-    from workbench.api import PLOT, SUMMARY  # noqa: PLC0415 - api imports this module's users
-
     named = {
         "table": run.path / SUMMARY,
         "picture": run.path / PLOT,
@@ -131,7 +130,7 @@ def print_runs(found: list[tuple[Path, dict[str, Any]]], where: Path) -> None:
         table.add_row(
             m["study"]["name"],
             path.name,
-            m["status"],
+            status(path, m),
             str(m["n_cells"]),
             rows,
             m["engine"]["model"],

@@ -38,12 +38,12 @@ def labels_of(table: pd.DataFrame, cells: pd.DataFrame | None = None) -> dict[st
     if cells is not None:
         return dict(zip(cells["cell_id"], cells["label"], strict=True))
     varied = [c for c in SETTINGS if len(pd.unique(table[c])) > 1]
-    adapters = len(pd.unique(table["adapter"])) > 1
+    named = [c for c in ("template", "adapter") if c in table and len(pd.unique(table[c])) > 1]
     names = {}
     for row in table.to_dict("records"):
         parts = [f"{SHORT[c]}={row[c]:g}" for c in varied if pd.notna(row[c])]
         names[row["cell_id"]] = (
-            " ".join([*parts, *([row["adapter"]] if adapters else [])]) or "default"
+            " ".join([*parts, *(str(row[c]) for c in named if pd.notna(row[c]))]) or "default"
         )
     return names
 
@@ -72,11 +72,20 @@ def answer_in_words(
     scored = table[table["quality"].notna()]
     if scored.empty:
         return f"No answer was scored.\n{_rows_in_words(table)}"
-    rows = scored.sort_values(
-        ["quality", "e2el_ms_p50"], ascending=[False, True], kind="stable", na_position="last"
-    ).set_index("cell_id")
-    best = rows.iloc[0]
     base = baseline_of(table) if baseline is None else baseline
+    rows = (
+        scored.assign(
+            _other=scored["cell_id"].ne(base or "")
+        )  # a cell that equals the baseline is not above it
+        .sort_values(
+            ["quality", "_other", "e2el_ms_p50"],
+            ascending=[False, True, True],
+            kind="stable",
+            na_position="last",
+        )
+        .set_index("cell_id")
+    )
+    best = rows.iloc[0]
     lines = [_headline(rows, base, names, alpha)]
     if base in rows.index and base != best.name:
         lines.append(_difference(best, _row(rows, base), names[str(base)]))

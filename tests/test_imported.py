@@ -1,0 +1,228 @@
+"""Answers made elsewhere become runs like any other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import TEXT
+from studies import study_file, sums
+
+import workbench as wb
+from workbench import api, interchange
+from workbench.errors import PromptSetError, StudyError
+from workbench.imported import import_answers
+from workbench.prompts import PromptSet
+from workbench.runs import Run
+
+PROMPTS = PromptSet.from_records(sums(3), "sums")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of ours, to be taken out and in again."""
+    folder = tmp_path_factory.mktemp("run")
+    return wb.run(study_file(folder), out=folder / "results", progress=False)
+
+
+def _file(tmp_path, *lines):
+    path = tmp_path / "answers.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return path
+
+
+def _problems(path, *args, **kw):
+    with pytest.raises(PromptSetError) as caught:
+        import_answers(path, *args, **kw)
+    return [problem.removeprefix(f"{path}:") for problem in caught.value.problems]
+
+
+def _answers(run):
+    frame = run.generations
+    return {
+        (p, label, k): text
+        for p, label, k, text in zip(
+            frame["prompt_id"],
+            frame["cell_id"].map(run.cells.set_index("cell_id")["label"]),
+            frame["repeat"],
+            frame["text"],
+            strict=True,
+        )
+    }
+
+
+def test_our_export_comes_back(run, tmp_path):
+    """A run taken out as JSONL and in again has the same cells, prompts and answers, and scores the same."""
+    (path,) = interchange.export(run, tmp_path / "out.jsonl", "jsonl")
+    again = Run(import_answers(path, out=tmp_path, name="back", model="m"))
+    assert (again.status, again.manifest["engine"]["engine"]) == ("finished", "imported")
+    assert again.manifest["engine"]["extra"] == {
+        "file": "out.jsonl",
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "format": "our export",
+    }
+    assert again.prompts.sha256 == run.prompts.sha256
+    assert _answers(again) == _answers(run)
+    scored = api.score(again, ["numeric"], progress=False)
+    for column in ("quality", "n_scored", "temperature", "top_k"):
+        assert scored.summary()[column].tolist() == pytest.approx(
+            run.summary()[column].tolist(), nan_ok=True
+        )
+    assert len(again.plan.cells) == len(run.cells)
+
+
+def test_lm_eval_samples(run, tmp_path):
+    """Samples carry their prompts, their settings and all draws."""
+    files = interchange.export(run, tmp_path / "lm", "lm-eval")
+    samples = next(f for f in files if "T=0.7_k=10" in str(f) and f.name.startswith("samples"))
+    again = Run(import_answers(samples, out=tmp_path, name="lm"))
+    (cell,) = again.cells.to_dict("records")
+    assert (cell["label"], cell["temperature"], cell["top_k"]) == ("lm", 0.7, 10)
+    assert again.prompts.sha256 == run.prompts.sha256
+    ours = {(p, k): t for (p, label, k), t in _answers(run).items() if label == "T=0.7 k=10"}
+    assert {(p, k): t for (p, _, k), t in _answers(again).items()} == ours
+    assert set(again.generations["prompt"]) == set(run.generations["prompt"])
+
+
+def test_lm_eval_samples_of_other_tasks(tmp_path):
+    """A task's own documents are no rows of ours: the prompt is what the model was asked, the id the document's number."""
+    row = {
+        "doc_id": 7,
+        "doc": {"question": "2+2?"},
+        "target": "4",
+        "arguments": {
+            "gen_args_0": {
+                "arg_0": "Q: 2+2?\nA:",
+                "arg_1": {"until": ["\n"], "max_gen_toks": 9, "do_sample": False, "top_k": 0},
+            }
+        },
+        "resps": [["4"]],
+        "filtered_resps": ["4"],
+    }
+    run = Run(import_answers(_file(tmp_path, row), out=tmp_path))
+    prompt = run.prompts["7"]
+    assert (prompt.messages[0]["content"], prompt.target) == ("Q: 2+2?\nA:", "4")
+    (cell,) = run.cells.to_dict("records")
+    assert (cell["max_tokens"], cell["temperature"], list(cell["stop"])) == (9, 0, ["\n"])
+
+
+def test_openai_batch_output(tmp_path):
+    """Choices are draws, refusals and failures are failed rows."""
+
+    def row(custom_id, status=200, **body):
+        return {
+            "custom_id": custom_id,
+            "response": {"status_code": status, "body": body},
+            "error": None,
+        }
+
+    message = {"role": "assistant", "content": "1"}
+    path = _file(
+        tmp_path,
+        row("p0", choices=[{"message": message, "finish_reason": "stop"}, {"message": message}]),
+        row("p1", choices=[{"message": {"content": None}, "finish_reason": "length"}]),
+        row("p1", choices=[{"message": {"content": "x"}, "finish_reason": "content_filter"}]),
+        row("p2", status=429, error={"message": "slow down"}),
+        {"custom_id": "p2", "response": None, "error": {"code": "expired", "message": "too late"}},
+    )
+    run = Run(import_answers(path, PROMPTS, tmp_path, settings={"temperature": 0.5}))
+    assert run.manifest["status"] == "failed rows"
+    table = run.generations[["prompt_id", "repeat", "text", "finish_reason", "error"]]
+    found = [tuple(None if v != v else v for v in row) for row in table.itertuples(index=False)]  # noqa: PLR0124 - NaN
+    assert found == [
+        ("p0", 0, "1", "stop", None),
+        ("p0", 1, "1", "stop", None),
+        ("p1", 0, "", "length", None),
+        ("p1", 1, "", "error", "withheld by a content filter"),
+        ("p2", 0, "", "error", "slow down"),
+        ("p2", 1, "", "error", "too late"),
+    ]
+    assert run.cells["temperature"].tolist() == [0.5]
+
+
+def test_unknown_settings(tmp_path):
+    """Without settings, one answer per prompt counts as greedy and several as drawn."""
+    one = _file(tmp_path, {"id": "p0", "text": "1"}, {"id": "p1", "text": "2"})
+    assert Run(import_answers(one, PROMPTS, tmp_path)).cells["temperature"].tolist() == [0]
+    two = _file(tmp_path, {"id": "p0", "text": "1"}, {"id": "p0", "text": "2"})
+    run = Run(import_answers(two, PROMPTS, tmp_path))
+    assert run.cells["temperature"].tolist() == [1]
+    assert run.generations["repeat"].tolist() == [0, 1]
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.lists(TEXT, min_size=1, max_size=3))
+def test_texts_come_in_as_they_are(tmp_path_factory, texts):
+    """An answer is recorded character for character."""
+    folder = tmp_path_factory.mktemp("texts")
+    path = _file(folder, *({"id": "p0", "text": text} for text in texts))
+    assert Run(import_answers(path, PROMPTS, folder)).generations["text"].tolist() == texts
+
+
+@pytest.mark.parametrize(
+    ("lines", "problems"),
+    [
+        ([], [" no answers"]),
+        ([3], ["1: a row must be an object, got 3"]),
+        (
+            [{"id": "p0", "answer": "x"}],
+            [
+                (
+                    "1: not answers that can be read: lm-eval samples (doc_id, resps), "
+                    "OpenAI batch output (custom_id, response), our JSONL export, or rows with id and text"
+                )
+            ],
+        ),
+        (
+            [{"id": "p0", "text": "x"}, {"id": "p0"}, {"id": "p0", "text": 3}],
+            [
+                "2: not a row of plain answers (KeyError: 'text')",
+                "3: text must be text, got 3",
+            ],
+        ),
+        (
+            [{"id": "p0", "text": "x", "repeat": -1}, {"id": "p0", "text": "x", "repeat": "one"}],
+            [
+                "1: repeat must be a whole number at least 0, got -1",
+                "2: repeat must be a whole number at least 0, got 'one'",
+            ],
+        ),
+        (
+            [{"id": "p0", "text": "x"}, {"id": "zz", "text": "x"}, {"id": "yy", "text": "x"}],
+            ["2: no prompt 'zz' in sums", "3: no prompt 'yy' in sums"],
+        ),
+        (
+            [{"id": "p0", "text": "x", "repeat": 0}, {"id": "p0", "text": "y", "repeat": 0}],
+            ["2: repeat 0 of prompt 'p0' is already at line 1"],
+        ),
+    ],
+)
+def test_problems_are_listed_with_lines(tmp_path, lines, problems):
+    """What cannot be joined or read is said line by line, and no run is made."""
+    path = _file(tmp_path, *lines)
+    assert _problems(path, PROMPTS, tmp_path / "results") == problems
+    assert not (tmp_path / "results").exists()
+
+
+def test_prompts_must_come_from_somewhere(tmp_path, run):
+    """A file without prompts needs them named; one that words a prompt in two ways too."""
+    path = _file(tmp_path, {"id": "p0", "text": "x"})
+    assert _problems(path) == [" holds no prompts; name the prompts it answers"]
+    (exported,) = interchange.export(run, tmp_path / "o.jsonl", "jsonl")
+    lines = [json.loads(line) for line in exported.read_text().splitlines()][:2]
+    lines[1]["messages"][0]["content"] = "Another wording"
+    assert _problems(_file(tmp_path, *lines)) == [
+        "2: prompt 'p0' is worded in two ways; name the prompts it answers"
+    ]
+    lines[1] = lines[0] | {"label": "other", "cell_id": "other"}
+    assert _problems(_file(tmp_path, *lines)) == [
+        " several cells have equal settings; import them one by one"
+    ]
+    plain = _file(tmp_path, {"id": "p0", "text": "x"})
+    with pytest.raises(
+        StudyError, match=r"temperature: must be a number at least 0 and at most 5, got 9$"
+    ):
+        import_answers(plain, PROMPTS, tmp_path, settings={"temperature": 9})

@@ -1,0 +1,38 @@
+"""The ``workbench`` command. Every command is a few lines around the Python API."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from workbench.cli import reading, running
+from workbench.cli.base import Exit, app, print_json
+from workbench.errors import WorkbenchError
+
+__all__ = ["Exit", "app", "main", "reading", "running"]
+
+
+def main() -> None:
+    """Entry point: errors become one line and exit code 1, bugs too; ``--debug`` shows tracebacks."""
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1 or bool(os.environ.get("WORKBENCH_DEBUG"))
+    try:
+        app(arguments, prog_name="workbench")
+    except Exception as error:  # whatever went wrong: a user wants a line, not a traceback
+        if debug:
+            raise
+        text = str(error)
+        if not isinstance(error, WorkbenchError):
+            text = f"{type(error).__name__}: {error} (--debug shows where)"
+        typer.echo(f"workbench: {text}", err=True)
+        if "--json" in arguments:
+            print_json({"error": text, "kind": type(error).__name__, "problems": problems(error)})
+        sys.exit(Exit.ERROR)
+
+
+def problems(error: Exception) -> list[str]:
+    """The problems an error lists, or its one."""
+    listed = getattr(error, "problems", None)
+    return [str(problem) for problem in listed] if listed else [str(error)]

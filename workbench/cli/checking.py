@@ -1,0 +1,97 @@
+"""Looking at a study file before it runs: the study, its scorers, its prompts, and whether they fit."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from workbench.errors import PromptSetError, ScorerError, StudyError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from workbench.problems import Check
+    from workbench.prompts import PromptSet
+    from workbench.scorers import Scorer
+    from workbench.study import Study
+
+
+class Checked(NamedTuple):
+    """What ``validate`` looks at: a study, its prompts, and what to know before running it."""
+
+    study: Study
+    prompts: PromptSet
+    notes: list[str]
+
+
+def checked(path: Path) -> Checked:
+    """A study file with its prompts, after a look at everything in it.
+
+    Raises:
+        StudyError: Lists every problem of the study, its scorers and its prompts.
+    """
+    from workbench import yamlmarks
+    from workbench.problems import Check
+    from workbench.prompts import load
+    from workbench.study import Study
+
+    problems: list[str] = []
+    study = None
+    try:
+        study = Study.from_yaml(path)
+    except StudyError as error:
+        problems += error.problems
+    marked = yamlmarks.read(_text(path))
+    values = marked.data if isinstance(marked.data, dict) else {}
+    check = Check(marked)
+    check.problems.clear()  # those of the YAML itself are told above
+    scorers = _check_scorers(values.get("scorers"), check)
+    problems = sorted([*problems, *check.listed()], key=_line)
+    prompts, told = None, any(re.match(r"line \d+: prompts", problem) for problem in problems)
+    if values.get("prompts") and not told:
+        try:
+            prompts = load(values["prompts"], path.parent)
+        except PromptSetError as error:
+            problems += error.problems
+    if problems or study is None or prompts is None:
+        raise StudyError(str(path), problems)
+    return Checked(study, prompts, _notes(scorers, prompts))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _line(problem: str) -> int:
+    found = re.match(r"line (\d+)", problem)
+    return int(found[1]) if found else 0
+
+
+def _check_scorers(named: Any, check: Check) -> list[Scorer]:
+    from workbench.scorers import get_scorer
+
+    found = []
+    for n, scorer in enumerate(named if isinstance(named, list) else [named] if named else []):
+        where = ("scorers", n) if isinstance(named, list) else ("scorers",)
+        try:
+            found.append(get_scorer(scorer))
+        except ScorerError as error:
+            check.add(where, str(error))
+    return found
+
+
+def _notes(scorers: list[Scorer], prompts: PromptSet) -> list[str]:
+    """What the scorers cannot judge.
+
+    Raises:
+        StudyError: No prompt at all has a target that the primary scorer can use.
+    """
+    from workbench.scorers.base import ChecksTargets, target_problems
+
+    first = scorers[0] if scorers else None
+    if isinstance(first, ChecksTargets) and all(map(first.target_problem, prompts)):
+        raise StudyError("scorers", target_problems(scorers[0], prompts))
+    return [note for scorer in scorers for note in target_problems(scorer, prompts)]

@@ -1,0 +1,286 @@
+"""Commands that read what is there: summary, compare, report, ls, export, import, doctor."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workbench.cli.base import (
+    RESULTS,
+    Baseline,
+    Json,
+    Out,
+    Quiet,
+    RunArg,
+    app,
+    bars,
+    print_json,
+    print_run,
+)
+
+if TYPE_CHECKING:
+    from workbench.compare import Comparison
+    from workbench.runs import Run
+
+
+class Format(StrEnum):
+    """What ``export`` writes."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+    LM_EVAL = "lm-eval"
+    MARKDOWN = "markdown"
+    SUMMARY = "summary"
+
+
+class Only(StrEnum):
+    """Which prompts ``compare`` shows."""
+
+    CHANGED = "changed"
+    BETTER = "better"
+    WORSE = "worse"
+    ALL = "all"
+
+
+@app.command()
+def summary(
+    run: RunArg,
+    out: Out = RESULTS,
+    baseline: Baseline = None,
+    json_out: Json = False,
+) -> None:
+    """Print a run's answer in words and its table.
+
+    Example: workbench summary latest
+    """
+    from workbench.runs import open_run
+
+    opened = open_run(run, out)
+    print_run(opened, opened.summary(baseline), json_out=json_out)
+
+
+@app.command()
+def compare(
+    run: RunArg,
+    other: Annotated[
+        str | None,
+        typer.Argument(metavar="OTHER", help="Another run, compared with RUN prompt by prompt."),
+    ] = None,
+    out: Out = RESULTS,
+    cell: Annotated[
+        str | None,
+        typer.Option(help="Cell id or label; by default the best (of OTHER, if it is given)."),
+    ] = None,
+    baseline: Baseline = None,
+    only: Annotated[Only, typer.Option(help="Which prompts to show.")] = Only.CHANGED,
+    limit: Annotated[int, typer.Option(min=0, help="Most prompts to show.")] = 10,
+    json_out: Json = False,
+) -> None:
+    """Compare two cells prompt by prompt.
+
+    Says the difference with its interval and shows the prompts whose score changed, answers side by side.
+
+    Example: workbench compare latest --cell greedy --only worse
+    """
+    from workbench import answers
+    from workbench.runs import open_run
+
+    first = open_run(run, out)
+    second = None if other is None else open_run(other, out)
+    found = _compared(first, second, cell, baseline)
+    shown = found.changes
+    if only is Only.CHANGED:
+        shown = shown[shown["change"].isin(["better", "worse"])]
+    elif only is not Only.ALL:
+        shown = shown[shown["change"] == only.value]
+    if json_out:
+        rows = shown.head(limit).astype(object).where(shown.head(limit).notna(), None)
+        print_json({**found.to_dict(), "shown": rows.to_dict("records")})
+        return
+    typer.echo(found.text)
+    if limit and len(shown):
+        typer.echo()
+        typer.echo(answers.text(shown, labels=found.labels, limit=limit))
+
+
+def _compared(first: Run, second: Run | None, cell: str | None, baseline: str | None) -> Comparison:
+    from workbench import compare as comparing
+
+    if second is not None:
+        return comparing.compare_runs(first, second, baseline, cell or _best(second, None))
+    return comparing.compare(first, cell or _best(first, baseline), baseline)
+
+
+def _best(run: Run, baseline: str | None) -> str:
+    """The cell with the highest quality, other than the baseline if there is another."""
+    table = run.summary()
+    base = run.cell_id(baseline)
+    others = table[table["cell_id"] != base].sort_values(
+        ["quality", "e2el_ms_p50"], ascending=[False, True], na_position="last", kind="stable"
+    )
+    return str(others["cell_id"].iloc[0]) if len(others) else base
+
+
+@app.command()
+def report(
+    run: RunArg,
+    out: Out = RESULTS,
+    to: Annotated[
+        Path | None, typer.Option(help="Folder to write into; by default the run directory.")
+    ] = None,
+    baseline: Baseline = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    json_out: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a run's report, as HTML and Markdown.
+
+    report.html is one file that needs no network, to read, print and send on; report.md is a short one for a pull request.
+
+    Example: workbench report latest
+    """
+    from workbench.report import report as write
+    from workbench.runs import open_run
+
+    opened = open_run(run, out)
+    path = write(opened, to, baseline=baseline, seed=seed, progress=bars(quiet))
+    if json_out:
+        print_json({"report": str(path), "markdown": str(path.with_suffix(".md"))})
+    else:
+        typer.echo(path)
+
+
+@app.command()
+def export(
+    run: RunArg,
+    to: Annotated[Path, typer.Option("--to", help="File or folder to write.")],
+    out: Out = RESULTS,
+    form: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.CSV,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    spreadsheet: Annotated[
+        bool,
+        typer.Option(
+            "--spreadsheet", help="In CSV, mark texts that a spreadsheet would run as formulas."
+        ),
+    ] = False,
+    json_out: Json = False,
+) -> None:
+    """Write a run's rows for other programs.
+
+    csv, jsonl and parquet: one row per answer with its prompt, settings and scores. lm-eval: samples and results as
+    lm-evaluation-harness writes them. summary (CSV) and markdown: one row per cell.
+
+    Example: workbench export latest --format jsonl --to rows.jsonl
+    """
+    from workbench import interchange
+    from workbench.runs import open_run
+
+    files = interchange.export(
+        open_run(run, out), to, form.value, force=force, spreadsheet=spreadsheet
+    )
+    if json_out:
+        print_json({"files": [str(path) for path in files]})
+    else:
+        typer.echo("\n".join(map(str, files)))
+
+
+@app.command("import")
+def import_file(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="A prompt file of any known kind, or hf:<data set>/<split>@<commit>.",
+        ),
+    ],
+    to: Annotated[
+        Path | None, typer.Option("--to", help="JSONL file to write the prompts to.")
+    ] = None,
+    field: Annotated[
+        list[str] | None,
+        typer.Option(help="name=column, where the file has other names: --field prompt=Question."),
+    ] = None,
+    answers: Annotated[
+        bool,
+        typer.Option(
+            "--answers", help="FILE holds answers made elsewhere: make a run of them, to score."
+        ),
+    ] = False,
+    prompts: Annotated[
+        str | None,
+        typer.Option(help="With --answers: the prompts they answer, if FILE has them not."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="With --answers: name of the study.")] = "imported",
+    out: Out = RESULTS,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    json_out: Json = False,
+) -> None:
+    """Check prompts from another program, or answers, and keep them.
+
+    Prompts: JSONL, CSV, TSV, OpenAI chat and batch files, promptfoo tests, data sets. Answers: lm-evaluation-harness
+    samples, OpenAI batch output, an export of ours, or JSONL with id and text; score them with `workbench score`.
+
+    Example: workbench import questions.csv --field prompt=Question --to questions.jsonl
+    """
+    if answers:
+        from workbench.imported import import_answers
+
+        made = import_answers(source, prompts, out, name)
+        print_json({"run": str(made)}) if json_out else typer.echo(made)
+        return
+    if to is None:
+        raise typer.BadParameter("say where to write the prompts: --to FILE.jsonl")
+    from workbench import interchange
+
+    fields = dict(_named(item) for item in field or ())
+    read = interchange.convert(source, to, fields or None, force=force)
+    if json_out:
+        print_json({"file": str(to), "n_prompts": len(read), "sha256": read.sha256})
+    else:
+        typer.echo(f"{to}: {len(read):,} prompts")
+
+
+def _named(item: str) -> tuple[str, str]:
+    name, equals, column = item.partition("=")
+    if not (name and equals and column):
+        raise typer.BadParameter(f"must be name=column, got {item!r}")
+    return name, column
+
+
+@app.command("ls")
+def list_runs(out: Out = RESULTS, json_out: Json = False) -> None:
+    """List the runs.
+
+    Example: workbench ls
+    """
+    from workbench import terminal
+    from workbench.runs import all_runs, status
+
+    found = all_runs(out)
+    if json_out:
+        print_json(
+            [
+                {"path": str(path), **manifest, "status": status(path, manifest)}
+                for path, manifest in found
+            ]
+        )
+    else:
+        terminal.print_runs(found, out)
+
+
+@app.command()
+def doctor(json_out: Json = False) -> None:
+    """Show what this machine can run.
+
+    Devices, kernels, memory, versions, cache, model hub.
+
+    Example: workbench doctor
+    """
+    from workbench import doctor as examine
+
+    facts = examine.facts()
+    print_json(facts) if json_out else typer.echo(examine.text(facts))

@@ -1,0 +1,250 @@
+"""Reading run directories."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from workbench import runner, wording
+from workbench.errors import StoreError
+from workbench.rundir import MANIFEST, is_being_written, read_manifest
+from workbench.store import RunStore
+from workbench.study import Study
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+
+    from workbench.plan import Plan
+    from workbench.prompts import Prompt, PromptSet
+
+PLOT: Final = "plots/quality_latency.png"
+SUMMARY: Final = "summary.csv"
+
+
+class Run:
+    """A run directory, read.
+
+    Attributes:
+        path: The directory.
+        manifest: Where its numbers come from.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.manifest: dict[str, Any] = read_manifest(self.path)
+
+    def __repr__(self) -> str:
+        state = f"{self.manifest['n_cells']} cells, {self.manifest['n_rows']:,} rows, {self.manifest['status']}"
+        return f"Run({str(self.path)!r}: {state})"
+
+    def _read(self, what: Callable[[RunStore], Any]) -> Any:
+        with RunStore.open(self.path) as store:
+            return what(store)
+
+    @property
+    def id(self) -> str:
+        """The run id."""
+        return str(self.manifest["run_id"])
+
+    @property
+    def status(self) -> str:
+        """The manifest's "finished", "failed rows", "interrupted" or "running"; "stopped" if it died while running."""
+        return status(self.path, self.manifest)
+
+    @cached_property
+    def study(self) -> Study:
+        """The study as it was declared; prompts that were given in Python are those of the run."""
+        import yaml  # noqa: PLC0415 - not needed to read the tables
+
+        values = yaml.safe_load(self.manifest["study"]["text"])
+        if isinstance(values["prompts"], dict) and set(values["prompts"]) == {"name", "n", "sha256"}:
+            values |= {"prompts": self.prompts, "system": None}  # it is in them
+        return Study.from_dict(values, str(self.path))
+
+    @cached_property
+    def prompts(self) -> PromptSet:
+        """The prompts, kept in the run."""
+        found: PromptSet = self._read(lambda store: store.prompt_set())
+        return found
+
+    @cached_property
+    def _wordings(self) -> dict[str | None, PromptSet]:
+        return wording.word(self.prompts, self.study.templates)
+
+    def prompt(self, cell_id: str, prompt_id: str) -> Prompt:
+        """A prompt as a cell worded it.
+
+        Raises:
+            KeyError: There is no such cell or prompt.
+        """
+        template = self._templates[cell_id]
+        return (self.prompts if template is None else self._wordings[template])[prompt_id]
+
+    @cached_property
+    def _templates(self) -> dict[str, str | None]:
+        names = self.cells["template"].astype(object)
+        return dict(zip(self.cells["cell_id"], names.where(names.notna(), None), strict=True))
+
+    @property
+    def plan(self) -> Plan:
+        """The rows of the run."""
+        defaults = self.manifest["engine"].get("checkpoint_defaults")
+        return self.study.replace(system=None).plan(self.prompts, defaults)
+
+    @cached_property
+    def generations(self) -> pd.DataFrame:
+        """One row per answer, failed ones included."""
+        table: pd.DataFrame = self._read(lambda store: store.generations())
+        return table
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """One row per answer and scorer."""
+        table: pd.DataFrame = self._read(lambda store: store.scores())
+        return table
+
+    @cached_property
+    def latency(self) -> pd.DataFrame:
+        """One row per timed request."""
+        table: pd.DataFrame = self._read(lambda store: store.latency())
+        return table
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """One row per cell."""
+        table: pd.DataFrame = self._read(lambda store: store.cells())
+        return table
+
+    @property
+    def primary(self) -> str | None:
+        """Name of the primary scorer."""
+        scorers = self.manifest["scorers"]
+        return str(scorers[0]["name"]) if scorers else None
+
+    def summary(self, baseline: str | None = None, *, seed: int = 0) -> pd.DataFrame:
+        """One row per cell: quality with its interval, difference from the baseline, latency, what went wrong.
+
+        Args:
+            baseline: Cell id or label to compare with; by default the study's.
+            seed: Of the bootstrap.
+
+        Where the study holds prompts out (``split``), quality is that of the other prompts; see :meth:`confirmation`.
+
+        Raises:
+            StoreError: There is no such cell.
+        """
+        return self._summary(baseline, seed, "select" if self.holds_out else None)
+
+    def confirmation(self, baseline: str | None = None, *, seed: int = 0) -> pd.DataFrame | None:
+        """The summary over the prompts held out; None if the study holds none out."""
+        return self._summary(baseline, seed, "confirm") if self.holds_out else None
+
+    @property
+    def holds_out(self) -> bool:
+        """True if some prompts, and not all, are kept from the choice to confirm it."""
+        return self.generations["split"].nunique() == 2
+
+    def _summary(self, baseline: str | None, seed: int, split: str | None) -> pd.DataFrame:
+        from workbench import analysis  # noqa: PLC0415 - imports pandas
+
+        return analysis.summary(
+            self.generations,
+            self.scores,
+            self.latency,
+            self.cells,
+            primary=self.primary,
+            baseline=self.cell_id(baseline),
+            rng=seed,
+            split=split,
+        )
+
+    def cell_id(self, name: str | None = None) -> str:
+        """The id of a cell, given as an id or a label; of the baseline by default.
+
+        Raises:
+            StoreError: There is no such cell.
+        """
+        if name is None:
+            return str(self.manifest["baseline"])
+        found = self.cells[(self.cells.cell_id == name) | (self.cells.label == name)]
+        if found.empty:
+            raise StoreError(f"{self.path}: no cell {name!r}; cells: {', '.join(self.cells.label)}")
+        return str(found.cell_id.iloc[0])
+
+    def answer(self, summary: pd.DataFrame | None = None) -> str:
+        """What the run found, in words."""
+        from workbench import analysis  # noqa: PLC0415 - imports pandas
+
+        table = self.summary() if summary is None else summary
+        return analysis.answer_in_words(table, self.cells, confirm=self.confirmation())
+
+    def write(self) -> list[Path]:
+        """Write the exports: Parquet files, ``summary.csv`` and, once there are latencies, the picture.
+
+        Returns:
+            The files written.
+        """
+        with RunStore.open(self.path) as store:
+            files = store.export()
+        summary = self.summary()
+        summary.to_csv(self.path / SUMMARY, index=False)
+        files.append(self.path / SUMMARY)
+        if summary["e2el_ms_p50"].notna().any() and summary["quality"].notna().any():
+            files.append(self._picture(summary))
+        return files
+
+    def _picture(self, summary: pd.DataFrame) -> Path:
+        from matplotlib.figure import Figure  # noqa: PLC0415 - heavy
+
+        from workbench import plots  # noqa: PLC0415 - imports matplotlib
+
+        figure = Figure(figsize=(7.5, 5), layout="constrained")
+        plots.quality_latency(self, summary=summary, ax=figure.subplots())
+        path = self.path / PLOT
+        path.parent.mkdir(exist_ok=True)
+        figure.savefig(path, dpi=150)
+        return path
+
+
+def open_run(path: str | Path, out: str | Path = "results") -> Run:
+    """Open a run.
+
+    Args:
+        path: A run directory, a study's directory (its newest run), a run id, or "latest".
+        out: Where run ids and "latest" are looked up.
+
+    Raises:
+        StoreError: There is no such run.
+    """
+    place = Path(path)
+    if (place / MANIFEST).is_file():
+        return Run(place)
+    newest = next(runner.runs(place), None) if place.is_dir() else None
+    if newest:
+        return Run(newest[0])
+    found = [(m.get("started_utc", ""), d) for d, m in all_runs(out)]
+    if str(path) == "latest" and found:
+        return Run(max(found)[1])
+    for _, directory in found:
+        if directory.name == str(path):
+            return Run(directory)
+    if not found:
+        raise StoreError(f"no run {str(path)!r}: there are no runs under {out}")
+    raise StoreError(
+        f"no run {str(path)!r}; give a run directory or id, or 'latest' for the newest of {len(found)} under {out}"
+    )
+
+
+def all_runs(out: str | Path = "results") -> list[tuple[Path, dict[str, Any]]]:
+    """Every run under a directory with its manifest, by study, newest first."""
+    studies = sorted(p for p in Path(out).glob("*") if p.is_dir()) if Path(out).is_dir() else []
+    return [entry for study in studies for entry in runner.runs(study)]
+
+
+def status(path: Path, manifest: dict[str, Any]) -> str:
+    """What a run is doing: as its manifest says, but "stopped" if it says "running" and no process writes it."""
+    said = str(manifest.get("status"))
+    return "stopped" if said == "running" and not is_being_written(path) else said
