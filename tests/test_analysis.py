@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from workbench import analysis, stats
 from workbench.errors import WorkbenchError
@@ -114,67 +110,6 @@ def test_the_primary_scorer_must_be_known(primary, message):
     with pytest.raises(WorkbenchError) as caught:
         analysis.frame(generations, both, make_cells("a"), primary)
     assert str(caught.value) == message
-
-
-# Loops
-
-
-@pytest.mark.parametrize(
-    ("text", "loops"),
-    [
-        ("", False),
-        ("The answer is 7.", False),
-        ("I am sure. I am sure. I am sure.", True),
-        ("I am sure. I am sure.", False),
-        ("So: 1 2 3 1 2 3 1 2 3", True),
-        ("Well, I am sure. I am sure. I am sure. I am su", True),
-        ("I am sure. I am sure. I am sure. But then I stopped.", False),
-        ("no no no no no no no no no", True),
-        ("no no no no no no", False),
-        ("ha" * 50, False),
-        ("7" * 80, False),
-        ("!" * 9, True),
-        ("!" * 8, False),
-        ("我不知道我不知道我不知道", True),
-        ("go aaaa on go aaaa on go aaaa", False),
-        ("go aaaa on go aaaa on go aaaa on", True),
-        ("go on aaaa go on aaaa go on aaaa", True),
-        ("one two three\none two three\none two three\n\n", True),
-    ],
-)
-def test_loops_by_example(text, loops):
-    """The definition in the module docstring, case by case."""
-    assert analysis.has_loop(text) is loops
-
-
-def slow_has_loop(text: str) -> bool:
-    """The definition, tried on every passage: its units, and three rounds with a space trimmed from the last."""
-    text = text.rstrip()
-    for p in range(1, len(text)):
-        passage = text[-p:]
-        whole = text + passage[: p - len(passage.lstrip())]
-        length = next((n for n in range(p, len(whole)) if whole[-n - 1] != whole[-n - 1 + p]), None)
-        length = len(whole) if length is None else length
-        units = len(analysis._UNIT.findall(passage * 5)) - len(analysis._UNIT.findall(passage * 4))
-        if units >= 3 and length >= 3 * p:
-            return True
-    return False
-
-
-@given(st.text("ab !\n", max_size=40), st.text("ab !", min_size=1, max_size=9), st.integers(0, 6))
-@settings(max_examples=400, deadline=None)
-def test_loops_equal_the_definition(start, passage, times):
-    """The fast search finds what trying every passage finds."""
-    text = start + passage * times
-    assert analysis.has_loop(text) is slow_has_loop(text)
-
-
-def test_loop_search_is_fast_on_the_worst_texts():
-    """Long runs of one character or word, the search's worst case, take milliseconds."""
-    start = time.process_time()
-    for text in ("a" * 20_000, "ab" * 10_000, "a b" + "a" * 9_000, "x" * 9_000 + "ab" * 5_000):
-        assert analysis.has_loop(text) is False
-    assert time.process_time() - start < 5
 
 
 # Latency rows

@@ -13,7 +13,6 @@ Rules, the same everywhere:
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -21,6 +20,7 @@ import pandas as pd
 
 from workbench import stats
 from workbench.errors import WorkbenchError
+from workbench.scorers.degeneration import has_loop
 from workbench.tables import SETTINGS
 from workbench.words import P90_MIN, answer_in_words, baseline_of, labels_of
 
@@ -65,9 +65,6 @@ SUMMARY_COLUMNS: Final = (
     "p_on_front",
     "template",
 )
-
-_CJK: Final = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
-_UNIT: Final = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+|[^\w\s]")
 
 
 # ---------------------------------------------------------------------------------------- the tidy frame
@@ -122,44 +119,6 @@ def _judged(scores: pd.DataFrame, primary: str | None) -> pd.DataFrame:
     if mine.duplicated(KEY).any():
         mine = mine.drop_duplicates(KEY, keep="last")
     return mine.rename(columns={"value": "score"}).assign(_judged=True)
-
-
-def has_loop(text: str) -> bool:
-    """Whether an answer ends in a loop (see the module docstring); a round cut short at the end changes nothing.
-
-    >>> has_loop("I think so. I think so. I think so. I th"), has_loop("very, very good")
-    (True, False)
-    """
-    text = text.rstrip()
-    tail = text[-3:]
-    if len(tail) < 3 or text.count(tail) < 3:  # three units have at least three characters
-        return False
-    end, done = len(text), 0
-    at = text.rfind(tail, 0, end - 1)
-    while at >= 0 and 2 * (period := end - 3 - at) <= end:
-        passage = text[-period:]
-        if period > done and text.endswith(passage, 0, end - period):
-            length = _periodic(text, period)
-            done = length // 2  # a longer period within it is a multiple of this one
-            units = len(_UNIT.findall(2 * passage)) - len(_UNIT.findall(passage))
-            trimmed = period - len(passage.lstrip())  # the space that would follow
-            rounds = (
-                3 * -(-3 // units) if units else end + 1
-            )  # "no" is no passage, "no no no" is one
-            if rounds * period <= length + trimmed:
-                return True
-        at = text.rfind(tail, 0, at + 2)
-    return False
-
-
-def _periodic(text: str, period: int) -> int:
-    """Length of the longest end of ``text`` in which every character equals the one ``period`` later."""
-    length, passage = 2 * period, text[-period:]
-    while text.endswith(passage, 0, len(text) - length):
-        length += period
-    while length < len(text) and text[-length - 1] == text[-length - 1 + period]:
-        length += 1
-    return length
 
 
 # --------------------------------------------------------------------------------------------- latency

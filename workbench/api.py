@@ -11,6 +11,7 @@ from workbench import latency as latency_pass
 from workbench import runner
 from workbench.errors import AdapterError, ScorerError, StoreError
 from workbench.prompts import load as load_prompts
+from workbench.provenance import scorer_entry
 from workbench.records import BASE
 from workbench.rescoring import rescore
 from workbench.runs import PLOT, SUMMARY, Run, all_runs, open_run
@@ -131,7 +132,7 @@ def run(
         StudyError, PromptSetError, ModelError, EngineError, StoreError, ScorerError: With what to do about it.
     """
     study = study if isinstance(study, Study) else Study.from_yaml(study)
-    scorers = [get_scorer(s) for s in study.scorers]
+    scorers = [get_scorer(s, study.base_dir) for s in study.scorers]
     prompts = load_prompts(study.prompts, study.base_dir)
     if limit is not None:
         prompts = prompts.subset(limit, study.seed)
@@ -151,6 +152,7 @@ def run(
             new=new,
             say=say,
         )
+        _tell_changed(Run(result.dir), scorers, say)
         if latency and study.latency and result.status != "interrupted":
             timed = time_requests(
                 Run(result.dir), engine, plan=plan, progress=progress, say=say, **study.latency
@@ -164,6 +166,18 @@ def run(
     done = Run(result.dir)
     done.write()
     return done
+
+
+def _tell_changed(run: Run, scorers: Sequence[Any], say: Callable[[str], None] | None) -> None:
+    """Say if a scorer is not the one that judged the run so far."""
+    made = {entry["name"]: entry["version"] for entry in run.manifest["scorers"]}
+    for entry in map(scorer_entry, scorers):
+        was = made.get(entry["name"], entry["version"])
+        if was != entry["version"] and say is not None:
+            say(
+                f"{run.path}: scorer {entry['name']} was version {was} and is {entry['version']} now; "
+                "`workbench score` judges the answers again"
+            )
 
 
 def score(

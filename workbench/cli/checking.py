@@ -45,7 +45,7 @@ def checked(path: Path) -> Checked:
     values = marked.data if isinstance(marked.data, dict) else {}
     check = Check(marked)
     check.problems.clear()  # those of the YAML itself are told above
-    scorers = _check_scorers(values.get("scorers"), check)
+    scorers = _check_scorers(values.get("scorers"), path.parent, check)
     problems = sorted([*problems, *check.listed()], key=_line)
     prompts, told = None, any(re.match(r"line \d+: prompts", problem) for problem in problems)
     if values.get("prompts") and not told:
@@ -70,14 +70,14 @@ def _line(problem: str) -> int:
     return int(found[1]) if found else 0
 
 
-def _check_scorers(named: Any, check: Check) -> list[Scorer]:
+def _check_scorers(named: Any, base_dir: Path, check: Check) -> list[Scorer]:
     from workbench.scorers import get_scorer
 
     found = []
     for n, scorer in enumerate(named if isinstance(named, list) else [named] if named else []):
         where = ("scorers", n) if isinstance(named, list) else ("scorers",)
         try:
-            found.append(get_scorer(scorer))
+            found.append(get_scorer(scorer, base_dir))
         except ScorerError as error:
             check.add(where, str(error))
     return found

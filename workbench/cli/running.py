@@ -164,9 +164,7 @@ def score(
     from workbench import api
 
     opened = api.open_run(run, out)
-    named = _scorers(scorers) or [
-        {s["name"]: s["options"]} if s["options"] else s["name"] for s in opened.manifest["scorers"]
-    ]
+    named = _scorers(scorers) or list(opened.study.scorers)
     done = api.score(opened, named, primary=primary, progress=bars(quiet), say=said(quiet))
     print_run(done, done.summary(), json_out=json_out)
 

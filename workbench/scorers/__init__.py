@@ -4,7 +4,7 @@
 entry point group ``workbench.scorers``.
 """
 
-from workbench.scorers import choice, contains, exact, jsonscore, numeric, regex
+from workbench.scorers.asserts import Asserts
 from workbench.scorers.base import (
     FAMILIES,
     FunctionScorer,
@@ -13,32 +13,41 @@ from workbench.scorers.base import (
     known_scorers,
     score_generation,
     scorer,
+    target_problems,
 )
 from workbench.scorers.choice import Choice
+from workbench.scorers.chrf import Chrf
 from workbench.scorers.contains import Contains
+from workbench.scorers.degeneration import Degeneration
+from workbench.scorers.edit import Edit
 from workbench.scorers.exact import Exact
+from workbench.scorers.instruction import Instruction
 from workbench.scorers.jsonscore import Json
+from workbench.scorers.length import Length
 from workbench.scorers.numeric import Numeric
 from workbench.scorers.regex import Regex
+from workbench.scorers.tool_call import ToolCall
 
 __all__ = [
     "FAMILIES",
+    "Asserts",
     "Choice",
+    "Chrf",
     "Contains",
+    "Degeneration",
+    "Edit",
     "Exact",
     "FunctionScorer",
+    "Instruction",
     "Json",
+    "Length",
     "Numeric",
     "Regex",
     "Scorer",
-    "choice",
-    "contains",
-    "exact",
+    "ToolCall",
     "get_scorer",
-    "jsonscore",
     "known_scorers",
-    "numeric",
-    "regex",
     "score_generation",
     "scorer",
+    "target_problems",
 ]

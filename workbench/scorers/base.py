@@ -2,6 +2,10 @@
 
 A scorer looks at one answer and its prompt and says how good it is, 0 to 1. A wrong or missing answer is 0; an answer
 that could not be judged (no target, a failed row, a scorer that broke) has no value and a reason, never 0.
+
+Two seams beyond ``score(text, prompt)``, both optional for a scorer: ``judge_generation(generation, prompt)`` is called
+instead where more than the text counts (the finish reason, the number of tokens); ``target_problem(prompt)`` says, before a
+run, why a prompt's target is of no use to it.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from workbench.records import Score
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from workbench.prompts import Prompt
     from workbench.records import Generation
@@ -45,6 +50,24 @@ class Judges(Protocol):
 
 
 @runtime_checkable
+class JudgesGenerations(Protocol):
+    """A scorer that looks at more than the text."""
+
+    def judge_generation(self, generation: Generation, prompt: Prompt) -> Score:
+        """Judge a generation that did not fail."""
+        ...
+
+
+@runtime_checkable
+class ChecksTargets(Protocol):
+    """A scorer that knows which targets it can use."""
+
+    def target_problem(self, prompt: Prompt) -> str | None:
+        """Why it cannot use the prompt's target, or None if it can."""
+        ...
+
+
+@runtime_checkable
 class Scorer(Judges, Protocol):
     """Judges one answer, and knows how it was set up."""
 
@@ -56,10 +79,15 @@ class Scorer(Judges, Protocol):
 
 @dataclass(frozen=True)
 class Family:
-    """Base of the scorers that ship: a frozen dataclass whose fields are the options."""
+    """Base of the scorers that ship: a frozen dataclass whose fields are the options.
+
+    Attributes:
+        needs_target: Without a target it gives no score, whatever the options.
+    """
 
     name: ClassVar[str]
     version: ClassVar[str] = "1"
+    needs_target: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -86,6 +114,34 @@ class Family:
         if not ok:
             got = getattr(self, option)
             raise ScorerError(f"scorer {self.name}: {option} must be {allowed}, got {got!r}")
+
+    def require_count(self, option: str, least: int = 0) -> None:
+        """Refuse an option that is neither None nor a whole number of at least ``least``.
+
+        Raises:
+            ScorerError: It is something else.
+        """
+        value = getattr(self, option)
+        ok = value is None or (is_whole(value) and value >= least)
+        self.require(option, ok, f"a whole number at least {least}")
+
+    def require_texts(self, option: str, least: int = 0) -> None:
+        """Refuse an option that is not a list of at least ``least`` texts; keep it as a tuple.
+
+        Raises:
+            ScorerError: It is something else.
+        """
+        value = getattr(self, option)
+        ok = isinstance(value, list | tuple) and len(value) >= least
+        ok = ok and all(isinstance(item, str) and item.strip() for item in value)
+        self.require(option, ok, "a list of texts")
+        object.__setattr__(self, option, tuple(value))
+
+    def target_problem(self, prompt: Prompt) -> str | None:
+        """Why the prompt's target is of no use here, or None if it can be used."""
+        if self.needs_target and prompt.target is None:
+            return "the prompt has no target"
+        return None
 
     def score(self, text: str, prompt: Prompt) -> Score:
         """Judge the answer ``text`` to ``prompt``."""
@@ -158,11 +214,14 @@ def known_scorers() -> tuple[str, ...]:
     return tuple(dict.fromkeys([*FAMILIES, *_OWN, *_plugins()]))
 
 
-def get_scorer(spec: str | Mapping[str, Any] | Scorer) -> Scorer:
+def get_scorer(
+    spec: str | Mapping[str, Any] | Scorer, base_dir: str | Path | None = None
+) -> Scorer:
     """Make the scorer that a study names.
 
     Args:
-        spec: A name, ``{name: {option: value}}``, or a scorer.
+        spec: A name, ``FILE.py:FUNCTION``, ``{name: {option: value}}``, or a scorer.
+        base_dir: A relative file is looked up here first, then in the current directory.
 
     Raises:
         ScorerError: Unknown name or option (says which exist), or an option out of range.
@@ -185,6 +244,10 @@ def get_scorer(spec: str | Mapping[str, Any] | Scorer) -> Scorer:
         return _make(FAMILIES[name], name, options)
     if name in _OWN:
         return _make(_OWN[name], name, options)
+    if name.partition(":")[0].endswith(".py"):
+        from workbench.scorers.files import file_scorer  # noqa: PLC0415 - it imports this module
+
+        return _make(file_scorer(name, base_dir), name, options)
     plugins = _plugins()
     if name in plugins:
         return _make(plugins[name].load(), name, options)
@@ -227,7 +290,10 @@ def score_generation(scorer: Judges, generation: Generation, prompt: Prompt) -> 
     if generation.finish_reason == "error":
         return Score(None, reason=f"not generated: {generation.error}")
     try:
-        score = scorer.score(generation.text, prompt)
+        if isinstance(scorer, JudgesGenerations):
+            score = scorer.judge_generation(generation, prompt)
+        else:
+            score = scorer.score(generation.text, prompt)
     except Exception as error:  # noqa: BLE001 - a scorer is anybody's code; its failure is a row without a score
         return Score(None, reason=f"scorer {scorer.name} failed: {type(error).__name__}: {error}")
     if score.value is None:
@@ -238,11 +304,56 @@ def score_generation(scorer: Judges, generation: Generation, prompt: Prompt) -> 
     return score
 
 
+def target_problems(scorer: Judges, prompts: Iterable[Prompt]) -> list[str]:
+    """What ``scorer`` cannot judge among ``prompts``, one line for the whole set; empty if it can judge all.
+
+    >>> from workbench.prompts import PromptSet
+    >>> rows = [{"id": "a", "prompt": "2+2?", "target": 4}, {"id": "b", "prompt": "Why?"}]
+    >>> target_problems(get_scorer("numeric"), PromptSet.from_records(rows))
+    ["scorer numeric: 1 of 2 prompts has no target it can use (first: 'b': the prompt has no target)"]
+    """
+    if not isinstance(scorer, ChecksTargets):
+        return []
+    prompts = list(prompts)
+    found = [(p.id, problem) for p in prompts if (problem := scorer.target_problem(p))]
+    if not found:
+        return []
+    have = "has" if len(found) == 1 else "have"
+    prompt_id, problem = found[0]
+    first = f"(first: {prompt_id!r}: {problem})"
+    said = f"{len(found)} of {len(prompts)} prompts {have} no target it can use"
+    return [f"scorer {scorer.name}: {said} {first}"]
+
+
 def targets(prompt: Prompt) -> list[Any]:
     """The targets of a prompt: a list holds alternatives."""
     if prompt.target is None:
         return []
     return list(prompt.target) if isinstance(prompt.target, list | tuple) else [prompt.target]
+
+
+def kind(value: Any) -> str:
+    """What a target is, for a message."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true or false"
+    names: dict[type, str] = {dict: "an object", list: "a list", tuple: "a list", str: "a text"}
+    if isinstance(value, list | tuple) and value:
+        inner = {kind(v).removeprefix("a ").removeprefix("an ") for v in value}
+        return f"a list of {inner.pop()}s" if len(inner) == 1 else "a mixed list"
+    name = names.get(type(value))
+    return "a number" if name is None else name
+
+
+def is_whole(value: object) -> bool:
+    """A whole number, and no truth value."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """A number, and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def unscored(reason: str) -> Score:
@@ -254,3 +365,8 @@ def listed(values: Iterable[Any], limit: int = 5) -> str:
     """Some values for a message."""
     items = [repr(value) for value in values]
     return ", ".join(items[:limit]) + (", ..." if len(items) > limit else "")
+
+
+def shares(done: int, total: int) -> float:
+    """``done`` of ``total``; 1 of nothing."""
+    return done / total if total else 1.0

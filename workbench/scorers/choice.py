@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from workbench.records import Score
-from workbench.scorers.base import Family, family, targets, unscored
+from workbench.scorers.base import Family, family, kind, targets, unscored
 from workbench.scorers.texts import after_marker, normal, target_text, whole_word
 
 if TYPE_CHECKING:
@@ -60,12 +60,24 @@ class Choice(Family):
         letters = string.ascii_uppercase[1:]
         self.require("last_letter", self.last_letter in tuple(letters), "a capital letter from B")
 
+    def target_problem(self, prompt: Prompt) -> str | None:
+        """Why the prompt's target is of no use here, or None if it can be used."""
+        if not targets(prompt):
+            return super().target_problem(prompt) or "the target is an empty list"
+        names, letters = self._names(prompt)
+        for target in targets(prompt):
+            if self._index(target_text(target), names, letters) is None:
+                shown = repr(target) if target_text(target) is not None else kind(target)
+                return f"the target, {shown[:60]}, is not one of {', '.join(names)[:200]}"
+        return None
+
     def score(self, text: str, prompt: Prompt) -> Score:
         """Judge the answer ``text`` to ``prompt``."""
+        problem = self.target_problem(prompt)
+        if problem:
+            return unscored(problem)
         names, letters = self._names(prompt)
         wanted = {self._index(target_text(t), names, letters) for t in targets(prompt)}
-        if not wanted or None in wanted:
-            return unscored(f"the prompt's target is not one of {', '.join(names)}")
         picked = self._pick(unquoted(text), names, letters)
         if len(picked) != 1:
             said = "names no option" if not picked else "names several options"
@@ -110,15 +122,14 @@ class Choice(Family):
     def _first(self, text: str, names: list[str], letters: str) -> int | None:
         """The option the text begins with, if it begins with one and goes on with no other."""
         if letters:
-            either = re.match(
-                rf"{_LEADING}(?:option|choice)?\s*{_LEADING}([{letters}{letters.lower()}])(?:{_CLOSING}|\s*$)",
-                text,
-                re.IGNORECASE,
-            )
+            bare = _bare(text)
+            said = re.match(r"(?:option|choice)", bare, re.IGNORECASE)
+            named = _bare(bare[said.end() :]) if said else bare
+            either = re.match(rf"([{letters}])(?:{_CLOSING}|\s*$)", named, re.IGNORECASE)
             if either:
                 return letters.index(either[1].upper())
-            if re.match(rf"{_LEADING}([{letters[1:]}])\s", text):  # "A dog" begins with an article
-                return letters.index(text.lstrip(" \t\n*_`([\"'")[0])
+            if re.match(rf"[{letters[1:]}]\s", bare):  # "A dog" begins with an article
+                return letters.index(bare[0])
         folded = self._normal(text)
         order = sorted(range(len(names)), key=lambda i: -len(names[i]))
         for i in order if names != list(letters) else ():
@@ -146,6 +157,11 @@ class Choice(Family):
 
     def _normal(self, text: str) -> str:
         return normal(text, ignore_case=self.ignore_case)
+
+
+def _bare(text: str) -> str:
+    """The text without the white space, marks, quotes and brackets it begins with."""
+    return re.sub(rf"\A{_LEADING}", "", text)
 
 
 def unquoted(text: str) -> str:

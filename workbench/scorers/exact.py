@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from workbench.records import Score
-from workbench.scorers.base import Family, family, listed, targets, unscored
-from workbench.scorers.texts import normal, target_text
+from workbench.scorers.base import Family, family, listed, unscored
+from workbench.scorers.texts import normal, text_targets
 
 if TYPE_CHECKING:
     from workbench.prompts import Prompt
@@ -30,16 +30,21 @@ class Exact(Family):
     ignore_space: bool = True
     ignore_punctuation: bool = False
 
+    def target_problem(self, prompt: Prompt) -> str | None:
+        """Why the prompt's target is of no use here, or None if it can be used."""
+        wanted, problem = text_targets(prompt, empty=True)
+        if any(w and not self._normal(w) for w in wanted):
+            return "the target is only what the options ignore"
+        return problem
+
     def score(self, text: str, prompt: Prompt) -> Score:
         """Judge the answer ``text`` to ``prompt``."""
-        wanted = [target_text(target) for target in targets(prompt)]
-        if not wanted or None in wanted:
-            return unscored("the prompt has no text as its target")
-        normals = [self._normal(w) for w in wanted if w is not None]
-        if any(n == "" and w != "" for n, w in zip(normals, wanted, strict=True)):
-            return unscored("the target is only what the options ignore")
+        problem = self.target_problem(prompt)
+        if problem:
+            return unscored(problem)
+        wanted, _ = text_targets(prompt, empty=True)
         answer = self._normal(text)
-        right = answer in normals
+        right = answer in [self._normal(w) for w in wanted]
         return Score(float(right), answer, f"{'is' if right else 'is not'} {listed(wanted)}")
 
     def _normal(self, text: str) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from fractions import Fraction
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from workbench.errors import ScorerError
 from workbench.promptrows import strict_json
 from workbench.records import Score
-from workbench.scorers.base import Family, family, unscored
+from workbench.scorers.base import Family, family, is_number, unscored
 from workbench.scorers.texts import normal
 
 if TYPE_CHECKING:
@@ -35,16 +38,26 @@ class Json(Family):
         extract: Take JSON out of code fences and prose; otherwise the whole answer must be JSON.
         compare: Compare with the prompt's target, if it has one.
         partial: The share of fields that are right, of all fields of target and answer, instead of all or nothing.
+        extra: Fields that the target lacks count as wrong; false: they are left out of the comparison. Items of a list
+            count always.
         ignore_case: For texts in the comparison; keys always count exactly.
+        tolerance: Largest allowed difference of numbers, >= 0.
+        relative: Largest allowed difference as a share of the target's number, >= 0. The larger of both limits counts.
     """
 
     name: ClassVar[str] = "json"
+    # 2: extra, tolerance; a prompt's schema that is none gives no score
+    version: ClassVar[str] = "2"
+    needs_target: ClassVar[bool] = False
 
     schema: Mapping[str, Any] | None = None
     extract: bool = True
     compare: bool = True
     partial: bool = False
+    extra: bool = True
     ignore_case: bool = False
+    tolerance: float = 0.0
+    relative: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,17 +65,34 @@ class Json(Family):
             "schema", self.schema is None or isinstance(self.schema, Mapping), "a JSON schema"
         )
         assert self._validator is not None or self.schema is None
+        for option in ("tolerance", "relative"):
+            value = getattr(self, option)
+            ok = is_number(value) and 0 <= value < float("inf")
+            self.require(option, ok, "a number at least 0")
 
     @cached_property
     def _validator(self) -> Any:
         return None if self.schema is None else _validator(self.schema)
 
+    def target_problem(self, prompt: Prompt) -> str | None:
+        """Why the prompt's target or schema is of no use here, or None if both can be used."""
+        own = prompt.metadata.get("schema")
+        try:
+            self._target(prompt)
+            if self.schema is None and isinstance(own, Mapping):
+                _validator(own)
+        except ValueError as error:
+            return f"the target is {error}"
+        except ScorerError as error:
+            return f"the prompt's schema: {str(error).removeprefix('scorer json: ')}"
+        return None
+
     def score(self, text: str, prompt: Prompt) -> Score:
         """Judge the answer ``text`` to ``prompt``."""
-        try:
-            target = self._target(prompt)
-        except ValueError as error:
-            return unscored(f"the prompt's target is {error}")
+        problem = self.target_problem(prompt)
+        if problem:
+            return unscored(problem)
+        target = self._target(prompt)
         found = next(candidates(text) if self.extract else _whole(text), None)
         if found is None:
             return Score(0.0, None, "no JSON in the answer")
@@ -98,16 +128,27 @@ class Json(Family):
 
     def _compared(self, value: Any, target: Any, shown: str) -> Score:
         ours, theirs = self._leaves(target), self._leaves(value)
+        if not self.extra:
+            theirs = {path: leaf for path, leaf in theirs.items() if not _added(path, target)}
+        paths = ours.keys() | theirs.keys()
         wrong = sorted(
-            (k for k in ours.keys() | theirs.keys() if k not in ours or ours[k] != theirs.get(k)),
+            (k for k in paths if not self._same(ours.get(k), theirs.get(k))),
             key=lambda k: [str(part) for part in k],
         )
         if not wrong:
             return Score(1.0, shown, "equals the target")
-        total = len(ours.keys() | theirs.keys())
+        total = len(paths)
         places = ", ".join(".".join(map(str, k)) or "the whole" for k in wrong[:3])
         share = (total - len(wrong)) / total if self.partial else 0.0
         return Score(share, shown, f"{total - len(wrong)} of {total} fields right; wrong: {places}")
+
+    def _same(self, ours: tuple[str, Any] | None, theirs: tuple[str, Any] | None) -> bool:
+        if ours is None or theirs is None or ours[0] != theirs[0]:
+            return False
+        if ours[0] != "number" or ours[1] == theirs[1]:
+            return bool(ours[1] == theirs[1])
+        limit = max(_exact(self.tolerance), _exact(self.relative) * abs(_exact(ours[1])))
+        return abs(_exact(ours[1]) - _exact(theirs[1])) <= limit
 
     def _leaves(self, value: Any) -> dict[Leaf, tuple[str, Any]]:
         return {path: self._leaf(item) for path, item in leaves(value)}
@@ -121,6 +162,27 @@ class Json(Family):
         if isinstance(value, str) and self.ignore_case:
             return "str", normal(value)
         return type(value).__name__, value
+
+
+def _exact(value: float) -> Fraction:
+    """A number of a JSON text as it was written; one too large for a float counts as the largest."""
+    if isinstance(value, float) and math.isinf(value):
+        return Fraction(math.copysign(sys.float_info.max, value))
+    return Fraction(str(value)) if isinstance(value, float) else Fraction(value)
+
+
+def _added(path: Leaf, target: Any) -> bool:
+    """Whether a path goes through a key that an object of the target lacks."""
+    for part in path:
+        if isinstance(target, dict):
+            if part not in target:
+                return True
+            target = target[part]
+        elif isinstance(target, list) and isinstance(part, int) and part < len(target):
+            target = target[part]
+        else:
+            return False
+    return False
 
 
 def leaves(value: Any, path: Leaf = ()) -> Iterator[tuple[Leaf, Any]]:
@@ -171,15 +233,19 @@ def _refuse(name: str) -> None:
 
 
 def _validator(schema: Mapping[str, Any]) -> Any:
+    return _made(json.dumps(schema))
+
+
+@lru_cache(maxsize=256)
+def _made(text: str) -> Any:
     import jsonschema  # noqa: PLC0415 - only this scorer needs it, and only with a schema
     from referencing import Registry  # noqa: PLC0415
 
+    schema = json.loads(text)
     kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
-        kind.check_schema(dict(schema))
+        kind.check_schema(schema)
     except jsonschema.SchemaError as error:
         where = ".".join(map(str, error.absolute_path)) or "the whole"
         raise ScorerError(f"scorer json: not a JSON schema: {where}: {error.message}") from error
-    return kind(
-        dict(schema), registry=Registry()
-    )  # an empty registry: references are never fetched
+    return kind(schema, registry=Registry())  # an empty registry: references are never fetched

@@ -3,6 +3,7 @@ r"""Finding numbers in prose, exactly.
 Values are fractions, so "0.1" is one tenth and a 30-digit integer keeps all its digits. Read are: signs (the Unicode
 minus too), thousands separators, decimals, exponents (``1e3``, ``3 x 10^4``), ratios and mixed numbers (``3/4``,
 ``1 1/2``, ``\frac{3}{4}``), percent signs, scale words (``2 million``), English number words, digits of any script.
+A number that only the other convention explains (``1.234,5`` where the point is decimal) is read in that one.
 Not read: digits inside words of scripts with spaces (``GPT4``, ``H2O``), Chinese numerals.
 """
 
@@ -110,11 +111,19 @@ def _ascii(character: str) -> str:
     return _PLAIN.get(character, character)
 
 
+def _other(decimal: Decimal) -> str:
+    """A pattern for numbers that can only be read in the other convention: 1.234,5 or 1.234.567 where "." is the point."""
+    point, comma = (r"\.", ",") if decimal == "." else (",", r"\.")
+    end = r"(?![0-9]|[.,][0-9])"
+    groups = rf"[1-9][0-9]{{0,2}}(?:{point}[0-9]{{3}})"
+    return rf"(?:{groups}+{comma}[0-9]+{end}|{groups}{{2,}}{end})"
+
+
 def _pattern(decimal: Decimal) -> re.Pattern[str]:
     point, comma = (r"\.", ",") if decimal == "." else (",", r"\.")
     separator = rf"(?:{comma}|['_\u00a0\u2009\u202f])"
     whole = rf"(?:[0-9]{{1,3}}(?:{separator}[0-9]{{3}})+(?![0-9])|[0-9]+)"
-    plain_number = rf"(?:{whole}(?:{point}[0-9]+)?|{point}[0-9]+)"
+    plain_number = rf"(?:{_other(decimal)}|{whole}(?:{point}[0-9]+)?|{point}[0-9]+)"
     return re.compile(
         rf"(?<![^\W\u2e80-\uffff]|\^)(?<![0-9]{point})"
         rf"(?P<sign>(?<![\w)\]}}%])[-+])?(?:[$€£¥₹]\s?)?(?P<inner>(?<=[$€£¥₹])-)?"
@@ -127,6 +136,7 @@ def _pattern(decimal: Decimal) -> re.Pattern[str]:
     )
 
 
+_OTHERS: Final = {d: re.compile(_other(d)) for d in (".", ",")}
 _PATTERNS: Final[dict[Decimal, re.Pattern[str]]] = {d: _pattern(d) for d in (".", ",")}
 
 
@@ -157,6 +167,8 @@ def _value(match: re.Match[str], decimal: Decimal) -> Fraction | None:
 def _simple(number: str, decimal: Decimal) -> Fraction | None:
     if len(number) > _MOST_DIGITS:
         return None
+    if _OTHERS[decimal].fullmatch(number):
+        decimal = "," if decimal == "." else "."
     kept = re.sub(rf"[^0-9{decimal}]", "", number).replace(",", ".")
     return Fraction(kept if not kept.startswith(".") else "0" + kept)
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from workbench.plan import number
+from workbench.scorers.base import kind
+
+if TYPE_CHECKING:
+    from workbench.prompts import Prompt
 
 _MARKER: Final = re.compile(
     r"(?:\b(?:final\s+)?answer(?:\s*\([^)\n]*\))?(?:\s+is\b|\s*:|\s*=|\s+would\s+be\b)|####)"
@@ -42,6 +46,29 @@ def target_text(target: Any) -> str | None:
     return number(target) if isinstance(target, int | float) else None
 
 
+def text_targets(prompt: Prompt, *, empty: bool = False) -> tuple[list[str], str | None]:
+    """The targets of a prompt as texts, and what is wrong with them.
+
+    Args:
+        prompt: Whose target, or list of alternative targets, is taken.
+        empty: An empty text is a target too.
+
+    Returns:
+        The texts (a list of targets holds alternatives) and None, or an empty list and the problem.
+    """
+    if prompt.target is None:
+        return [], "the prompt has no target"
+    values = prompt.target if isinstance(prompt.target, list | tuple) else [prompt.target]
+    if not values:
+        return [], "the target is an empty list"
+    texts = [target_text(value) for value in values]
+    if None in texts:
+        return [], f"the target is {kind(prompt.target)}, not text"
+    if not empty and not all(text.strip() for text in texts if text is not None):
+        return [], "the target is an empty text"
+    return [text for text in texts if text is not None], None
+
+
 def whole_word(text: str) -> str:
     """A pattern for ``text`` where it is not part of a longer word.
 
@@ -65,11 +92,9 @@ def after_marker(text: str) -> str | None:
     boxes = list(_BOXED.finditer(text))
     if boxes:
         return _braced(text, boxes[-1].end())
-    tail = None
-    for match in _MARKER.finditer(text):
-        if text[match.end() :].strip():
-            tail = text[match.end() :]
-    return tail
+    end = len(text.rstrip())
+    ends = [match.end() for match in _MARKER.finditer(text) if match.end() < end]
+    return text[ends[-1] :] if ends else None
 
 
 def _braced(text: str, start: int) -> str:
@@ -79,3 +104,10 @@ def _braced(text: str, start: int) -> str:
         if depth == 0:
             return text[start:n]
     return text[start:]
+
+
+def question(prompt: Prompt) -> str | None:
+    """The text of the user's last message."""
+    contents = [m.get("content") for m in prompt.messages if m.get("role") == "user"]
+    texts = [content for content in contents if isinstance(content, str)]
+    return texts[-1] if texts else None

@@ -1,0 +1,63 @@
+"""Scorers in a Python file of the user's: ``my_scorers.py:polite``.
+
+The file is run, like any program of yours: name only files you trust. Its hash is part of the scorer's version, so that an
+edited function is another judge.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from workbench.errors import ScorerError
+from workbench.scorers.base import FunctionScorer
+
+_SPEC: Final = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_]\w*)")
+
+
+def file_scorer(spec: str, base_dir: str | Path | None = None) -> FunctionScorer:
+    """The scorer that ``FILE.py:NAME`` names.
+
+    Args:
+        spec: The file and a function ``(text, prompt) -> float | bool | Score`` in it, with or without ``@scorer``.
+        base_dir: A relative file is looked up here first, then in the current directory.
+
+    Raises:
+        ScorerError: There is no such file or function, or the file cannot be run.
+    """
+    found = _SPEC.fullmatch(spec)
+    if found is None:
+        raise ScorerError(f"a scorer in a file is FILE.py:FUNCTION, got {spec!r}")
+    path = _place(found["file"], base_dir)
+    code = path.read_bytes()
+    made = getattr(_run(path, code), found["name"], None)
+    if not isinstance(made, FunctionScorer):
+        if not callable(made) or isinstance(made, type):
+            raise ScorerError(f"scorer {spec}: no function {found['name']!r} in {path}")
+        made = FunctionScorer(found["name"], made)
+    return replace(made, version=f"{made.version}.{sha256(code).hexdigest()[:8]}")
+
+
+def _place(name: str, base_dir: str | Path | None) -> Path:
+    path = Path(name).expanduser()
+    places = [path] if base_dir is None else [Path(base_dir) / path, path]
+    for place in places:
+        if place.is_file():
+            return place.resolve()
+    looked = " and ".join(dict.fromkeys(str(place.parent.resolve()) for place in places))
+    raise ScorerError(f"scorer {name}: no such file (looked in {looked})")
+
+
+def _run(path: Path, code: bytes) -> Any:
+    module = ModuleType(f"workbench_scorers_{path.stem}")
+    module.__file__ = str(path)
+    try:
+        exec(compile(code, str(path), "exec"), module.__dict__)  # noqa: S102 - the user's own file
+    except Exception as error:  # whatever is in it
+        where = f"{type(error).__name__}: {error}"
+        raise ScorerError(f"scorer file {path} cannot be run: {where}") from error
+    return module
