@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from workbench import plots, stats
-    from workbench.api import Run, load_engine, open_run, run
+    from workbench.api import Run, load_engine, open_run, run, score
+    from workbench.comparing import compare
+    from workbench.exploring import explore
     from workbench.params import SamplingParams
     from workbench.prompts import Prompt, PromptSet
+    from workbench.reporting import report
     from workbench.scorers import scorer
     from workbench.study import Study
 
@@ -21,12 +24,16 @@ __version__ = "0.1.0"
 _HOMES: Final = {
     "Prompt": "workbench.prompts",
     "PromptSet": "workbench.prompts",
-    "Run": "workbench.api",
+    "Run": "workbench.runs",
     "SamplingParams": "workbench.params",
     "Study": "workbench.study",
+    "compare": "workbench.comparing",
+    "explore": "workbench.exploring",
     "load_engine": "workbench.api",
-    "open_run": "workbench.api",
+    "open_run": "workbench.runs",
+    "report": "workbench.reporting",
     "run": "workbench.api",
+    "score": "workbench.api",
     "scorer": "workbench.scorers",
 }
 _MODULES: Final = ("plots", "stats")
@@ -37,10 +44,14 @@ __all__ = [
     "Run",
     "SamplingParams",
     "Study",
+    "compare",
+    "explore",
     "load_engine",
     "open_run",
     "plots",
+    "report",
     "run",
+    "score",
     "scorer",
     "stats",
 ]

@@ -1,0 +1,140 @@
+"""Where the numbers of a report come from, and how to make them again."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Final
+
+from workbench import __version__
+from workbench.provenance import now_utc
+from workbench.reporting.page import Html, fold, join, pairs, paragraphs, pre
+
+if TYPE_CHECKING:
+    from workbench.reporting.facts import Facts
+
+MOST_CHARS: Final = 60_000
+"""Of the study text; the whole is in ``manifest.json``."""
+
+
+def record(facts: Facts) -> Html:
+    """Study, prompts, model, machine and software."""
+    m = facts.manifest
+    return join(
+        _what(m),
+        _engine(m["engine"]),
+        _machine(m),
+        fold("Packages", pairs(m.get("packages") or {}, "Versions")),
+    )
+
+
+def _what(m: dict[str, Any]) -> Html:
+    prompts, git = m["prompt_set"], m.get("git") or {}
+    commit = f"{git.get('commit')}{' with changes' if git.get('dirty') else ''}" if git else None
+    command = [PurePath(a).name if i == 0 else a for i, a in enumerate(m.get("command_line") or [])]
+    return pairs(
+        {
+            "study": f"{m['study']['name']}, sha256 {m['study']['sha256']}",
+            "content": f"sha256 {m.get('content_hash')}",
+            "prompts": f"{prompts['name']} ({prompts['source']}), {prompts['n_prompts']:,}, sha256 {prompts['sha256']}",
+            "scorers": ", ".join(_scorer(s) for s in m["scorers"]) or "none",
+            "run": m["run_id"],
+            "started": m.get("started_utc"),
+            "ended": m.get("ended_utc") or "not yet",
+            "command": shlex.join(command),
+            "code": commit,
+        },
+        "Study",
+    )
+
+
+def _scorer(scorer: dict[str, Any]) -> str:
+    options = "".join(f" {name}={value!r}" for name, value in scorer["options"].items())
+    return f"{scorer['name']} version {scorer['version']}{options}"
+
+
+def _engine(engine: dict[str, Any]) -> Html:
+    adapters = (f"{name}: {digest}" for name, digest in (engine.get("adapters") or {}).items())
+    return pairs(
+        {
+            "model": engine["model"],
+            "revision": engine.get("revision"),
+            "weights": engine.get("weight_hash") and f"sha256 {engine['weight_hash']}",
+            "quantization": engine["quantization"],
+            "kernel": f"{engine['kernel']}: {engine['kernel_reason']}",
+            "activations": engine.get("dtype"),
+            "device": engine["device"],
+            "tokenizer": engine.get("tokenizer_hash") and f"sha256 {engine['tokenizer_hash']}",
+            "chat template": engine.get("chat_template_hash")
+            and f"sha256 {engine['chat_template_hash']}",
+            "context": engine.get("context_length") and f"{engine['context_length']:,} tokens",
+            "adapters": ", ".join(adapters),
+            "checkpoint's own defaults": engine.get("checkpoint_defaults"),
+        },
+        "Model",
+    )
+
+
+def _machine(m: dict[str, Any]) -> Html:
+    cpu, system = m.get("cpu") or {}, m.get("platform") or {}
+    gpus = (
+        f"{g['name']}, {g['memory_bytes'] / 2**30:.0f} GiB, driver {g.get('driver')}"
+        for g in m.get("gpu") or []
+    )
+    return pairs(
+        {
+            "processor": f"{cpu.get('model') or 'unknown'}, {cpu.get('usable_cores')} cores usable",
+            "instructions": ", ".join(cpu.get("flags") or []),
+            "memory": m.get("memory_bytes") and f"{m['memory_bytes'] / 2**30:.1f} GiB",
+            "GPU": "; ".join(gpus) or "none",
+            "system": " ".join(str(v) for v in system.values() if v),
+            "Python": m.get("python"),
+            "threads": ", ".join(f"{k}={v}" for k, v in (m.get("threads") or {}).items() if v),
+        },
+        "Machine",
+    )
+
+
+def again(facts: Facts) -> Html:
+    """How to make the numbers again: from the record, and from nothing."""
+    text = facts.manifest["study"]["text"]
+    shown = (
+        text
+        if len(text) <= MOST_CHARS
+        else f"{text[:MOST_CHARS]}\n# ... the rest is in manifest.json"
+    )
+    return join(
+        paragraphs(
+            [
+                "From the record of this run, without the model; the same seed gives the same numbers:"
+            ]
+        ),
+        pre(from_record(facts)),
+        paragraphs(["From nothing, with the study below and the same prompts:"]),
+        pre(from_nothing(facts)),
+        fold("The study in full", pre(shown)),
+    )
+
+
+def from_record(facts: Facts) -> str:
+    """The commands that read the run."""
+    where = shlex.quote(f"results/{facts.manifest['study']['name']}/{facts.manifest['run_id']}")
+    return f"workbench summary {where}\nworkbench report {where}"
+
+
+def from_nothing(facts: Facts) -> str:
+    """The commands that run the study anew."""
+    name = shlex.quote(f"{facts.manifest['study']['name']}.yaml")
+    n = int(facts.manifest["prompt_set"]["n_prompts"])
+    given = facts.manifest.get("command_line") or []
+    limit = (
+        f" --limit {n}" if any(a == "--limit" or a.startswith("--limit=") for a in given) else ""
+    )
+    return f"workbench run {name} --new{limit}\nworkbench report latest"
+
+
+def made_on() -> Html:
+    """The only line that depends on the clock."""
+    return Html(
+        f'<p class="made">Made on {now_utc()[:16].replace("T", " ")} UTC by awq-workbench {__version__}.</p>'
+    )

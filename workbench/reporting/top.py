@@ -1,0 +1,284 @@
+"""The first page of a report: title, answer in words, the picture, and the table of all cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+
+from workbench.answers import escape
+from workbench.reporting import pictures
+from workbench.reporting.amounts import bounds, count, ms, number, p_value, percent, points
+from workbench.reporting.facts import ALPHA, Facts
+from workbench.reporting.page import Html, figure, fold, join, paragraphs, prose, table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MOST_CELLS: Final = 400
+"""Rows of the table; the rest is in ``summary.csv``."""
+
+
+def title(facts: Facts) -> Html:
+    """The name of the study and what was run."""
+    m, engine = facts.manifest, facts.manifest["engine"]
+    n_rows = len(facts.run.generations)
+    what = [engine["model"]]
+    what += [engine["quantization"]] if engine["quantization"] != "none" else []
+    what += [f"kernel {engine['kernel']}", engine["device"]]
+    size = [
+        count(int(m["prompt_set"]["n_prompts"]), "prompt"),
+        count(int(m["n_cells"]), "cell"),
+        count(n_rows, "answer"),
+    ]
+    lines = [
+        ("Model", ", ".join(map(str, what))),
+        ("Prompts", f"{m['prompt_set']['name']}: {', '.join(size)}"),
+        ("Run", f"{m['run_id']}, {facts.run.status}"),
+    ]
+    about = "".join(f"<div><dt>{k}</dt><dd>{escape(v)}</dd></div>" for k, v in lines)
+    return Html(
+        f'<header><p class="kicker">awq-workbench report</p><h1>{escape(m["study"]["name"])}</h1><dl>{about}</dl></header>'
+    )
+
+
+def answer(facts: Facts) -> Html:
+    """What the run found, first sentence first, and what is wrong with the run, if anything."""
+    first, *rest = facts.answer
+    lead = f'<p class="lead">{prose(first)}</p>'
+    warnings = "".join(f"<p>{prose(text)}</p>" for text in alarms(facts))
+    box = f'<div class="alarm" role="note">{warnings}</div>' if warnings else None
+    return join(
+        '<section class="answer" id="answer" aria-label="Answer">',
+        lead,
+        paragraphs(rest),
+        box,
+        "</section>",
+    )
+
+
+def alarms(facts: Facts) -> list[str]:
+    """What a reader must know before any number: an unfinished run, failed rows, no scores."""
+    out = []
+    if facts.n_missing:
+        out.append(
+            f"This run is not complete: {facts.n_missing:,} of {int(facts.manifest['n_rows']):,} rows were not run. "
+            "Run the same command again to continue it."
+        )
+    elif facts.run.status not in ("finished", "failed rows"):
+        out.append(f"This run is {facts.run.status}; its numbers may change.")
+    broken = int(facts.run.generations["finish_reason"].eq("error").sum())
+    if broken:
+        out.append(
+            f"{count(broken, 'row')} of {len(facts.run.generations):,} failed; they are left out, not counted as wrong."
+        )
+    if facts.run.primary is None:
+        out.append(
+            "The study names no scorer: there is no quality to compare. Score the run with `workbench score RUN --scorers ...`."
+        )
+    return out
+
+
+def picture(facts: Facts) -> Html:
+    """Quality against latency; quality alone where nothing was timed; else a sentence."""
+    if not facts.scored:
+        return paragraphs(["There is no picture: no answer was scored."])
+    drawn = pictures.front(facts) if facts.timed else pictures.quality(facts)
+    return figure(drawn, _seen(facts), _caption(facts))
+
+
+def _seen(facts: Facts) -> str:
+    """The picture for who cannot see it."""
+    rows = facts.ranked[facts.ranked["quality"].notna()]
+    parts = [
+        f"{facts.name(r['cell_id'])}: {100 * r['quality']:.0f} %"
+        + (f" at {r['e2el_ms_p50']:,.0f} ms" if pd.notna(r["e2el_ms_p50"]) else "")
+        for r in rows.head(5).to_dict("records")
+    ]
+    kind = "quality against median latency" if facts.timed else "quality with its interval"
+    return f"Plot of {kind}, {len(rows)} cells. Best first: {'; '.join(parts)}."
+
+
+def _caption(facts: Facts) -> str:
+    if facts.timed:
+        return (
+            "Up is better, left is faster. No cell on the dashed line is beaten in both by another."
+        )
+    return "Best first, with 95 % intervals. Latency was not measured."
+
+
+# ------------------------------------------------------------------------------------------------ the table
+
+
+def cells(facts: Facts) -> Html:
+    """All cells, best first: quality, difference from the baseline, latency, signs of trouble."""
+    rows = facts.ranked
+    columns = _columns(facts)
+    shown = [_row(facts, row, columns) for row in rows.head(MOST_CELLS).to_dict("records")]
+    head = [(text, kind) for text, kind, _ in columns]
+    note = None
+    if len(rows) > MOST_CELLS:
+        note = paragraphs([f"And {len(rows) - MOST_CELLS:,} more cells, in `summary.csv`."])
+    return join(
+        table(head, shown, "Best first; shaded: the baseline"), note, _legend(facts), _times(facts)
+    )
+
+
+def _columns(facts: Facts) -> list[tuple[str, str, str]]:
+    """Title, class and key of each column; columns without content are left out.
+
+    Where held-out prompts take a column, intervals stand under their numbers, so that the table still fits a page.
+    """
+    s = facts.summary
+    confirmed = facts.confirm is not None
+    versus = len(s) > 1 and facts.scored
+    drawn = "drawn, {:.0f} to {:.0f}".format(*(100 * v for v in _scale(facts)))
+    wanted = [
+        ("cell", "", "cell", True),
+        ("quality %", "n", "quality", True),
+        ("95 % interval", "n wide", "interval", not confirmed),
+        (drawn, "bar", "bar", facts.scored),
+        ("held out %", "n", "confirm", confirmed),
+        ("against baseline", "n", "diff", versus),
+        ("interval", "n wide", "diff_interval", versus and not confirmed),
+        ("p", "n", "p", versus),
+        ("median ms", "n", "e2el", facts.timed),
+        ("tokens", "n", "tokens", True),
+        ("cut off %", "n", "cut", bool(s["truncated_rate"].gt(0).any())),
+        ("loops %", "n", "loops", bool(s["loop_rate"].gt(0).any())),
+        ("failed", "n", "failed", bool(s["n_failed"].any())),
+    ]
+    return [(text, kind, key) for text, kind, key, there in wanted if there]
+
+
+def _row(
+    facts: Facts, row: Mapping[Any, Any], columns: list[tuple[str, str, str]]
+) -> tuple[str, list[str]]:
+    is_base = row["cell_id"] == facts.baseline
+    values = {
+        "cell": _cell(facts, row),
+        "quality": percent(row["quality"]),
+        "interval": bounds(row["quality_lo"], row["quality_hi"]),
+        "bar": _bar(facts, row),
+        "confirm": _confirmed(facts, row["cell_id"]),
+        "diff": '<span class="quiet">baseline</span>'
+        if is_base
+        else points(row["diff_vs_baseline"]),
+        "diff_interval": "" if is_base else bounds(row["diff_lo"], row["diff_hi"], signed=True),
+        "p": "" if is_base else escape(p_value(row["p_adjusted"])),
+        "e2el": ms(row["e2el_ms_p50"]),
+        "tokens": number(row["n_output_tokens_mean"], 1),
+        "cut": percent(row["truncated_rate"], 0),
+        "loops": percent(row["loop_rate"], 0),
+        "failed": f"{row['n_failed']:,}" if row["n_failed"] else "",
+    }
+    if facts.confirm is not None:
+        values["quality"] += _under(values["interval"])
+        values["diff"] += _under(values["diff_interval"])
+    kinds = ["baseline"] if is_base else []
+    kinds += ["best"] if row["cell_id"] == facts.best else []
+    return " ".join(kinds), [values[key] for _, _, key in columns]
+
+
+def _cell(facts: Facts, row: Mapping[Any, Any]) -> str:
+    """Name and marks of a cell."""
+    marks = []
+    if pd.notna(row["on_front"]) and row["on_front"]:
+        marks.append('<span class="mark">front</span>')
+    if row["cell_id"] == facts.baseline:
+        marks.append('<span class="mark base">baseline</span>')
+    p, diff = row["p_adjusted"], row["diff_vs_baseline"]
+    if pd.notna(p) and p < ALPHA and diff != 0:
+        marks.append(f'<span class="mark sure">{"better" if diff > 0 else "worse"}</span>')
+    return " ".join([f'<span class="name">{escape(facts.name(row["cell_id"]))}</span>', *marks])
+
+
+def _confirmed(facts: Facts, cell: str) -> str:
+    if facts.confirm is None:
+        return ""
+    row = facts.confirm[facts.confirm["cell_id"].eq(cell)].to_dict("records")[0]
+    return percent(row["quality"]) + _under(bounds(row["quality_lo"], row["quality_hi"]))
+
+
+def _under(interval: str) -> str:
+    return f"<br><small>{interval}</small>" if interval else ""
+
+
+def _bar(facts: Facts, row: Mapping[Any, Any]) -> str:
+    """The interval as a small drawing; what it shows stands beside it as numbers."""
+    if pd.isna(row["quality"]):
+        return ""
+    low, high = _scale(facts)
+
+    def at(value: float) -> float:
+        return float(4 + 88 * (value - low) / (high - low))
+
+    base = facts.summary.set_index("cell_id")["quality"].get(facts.baseline, np.nan)
+    parts = []
+    if pd.notna(base):
+        x = at(base)
+        parts.append(f'<path d="M{x:.1f} 0V14" stroke="#8a8a8a" stroke-dasharray="2 2"/>')
+    if pd.notna(row["quality_lo"]):
+        parts.append(
+            f'<path d="M{at(row["quality_lo"]):.1f} 7H{at(row["quality_hi"]):.1f}" stroke="#0072B2" stroke-width="1.6"/>'
+        )
+    parts.append(f'<circle cx="{at(row["quality"]):.1f}" cy="7" r="3.2" fill="#0072B2"/>')
+    return (
+        f'<svg width="96" height="14" viewBox="0 0 96 14" aria-hidden="true">{"".join(parts)}</svg>'
+    )
+
+
+def _scale(facts: Facts) -> tuple[float, float]:
+    """The range of the small drawings."""
+    s = facts.summary
+    if not facts.scored:
+        return 0.0, 1.0
+    low = float(np.nanmin(s[["quality_lo", "quality"]].to_numpy(float)))
+    high = float(np.nanmax(s[["quality_hi", "quality"]].to_numpy(float)))
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def _legend(facts: Facts) -> Html:
+    s = facts.summary
+    lines = []
+    if facts.scored:
+        n = s["n_prompts"].max()
+        lines.append(
+            f"Quality is the mean score over {count(int(n), 'prompt')} (repeats averaged first), in percent, with its 95 % interval."
+        )
+    if facts.scored and len(s) > 1:
+        lines.append(
+            "Against baseline: difference in points on the same prompts; the dashed line in the drawing is the baseline. "
+            "p: chance of a difference this large if there were none, all comparisons counted (Holm); "
+            f"`better` and `worse` mark p below {ALPHA:g}."
+        )
+    if facts.timed:
+        lines.append(
+            "Median ms: time of one whole answer, alone on the machine. Front: no other cell is both better and faster."
+        )
+    return Html(f'<div class="legend">{paragraphs(lines).text}</div>')
+
+
+def _times(facts: Facts) -> Html | None:
+    """Latency in its parts."""
+    if not facts.timed:
+        return None
+    s = facts.ranked[facts.ranked["e2el_ms_p50"].notna()].head(MOST_CELLS)
+    p90 = s["e2el_ms_p90"].notna().any()
+    counts = facts.measured.groupby("cell_id").size()
+    head = [("cell", ""), ("first token ms", "n"), ("per token ms", "n"), ("whole answer ms", "n")]
+    head += [("90 % within ms", "n")] if p90 else []
+    head += [("timed requests", "n"), ("on the front in", "n")]
+    rows = []
+    for row in s.to_dict("records"):
+        values = [_cell(facts, row | {"p_adjusted": np.nan})]
+        values += [ms(row["ttft_ms_p50"]), ms(row["tpot_ms_p50"]), ms(row["e2el_ms_p50"])]
+        values += [ms(row["e2el_ms_p90"])] if p90 else []
+        share = "" if pd.isna(row["p_on_front"]) else f"{100 * row['p_on_front']:.0f} %"
+        values += [f"{counts.get(row['cell_id'], 0):,}", share]
+        rows.append(("baseline" if row["cell_id"] == facts.baseline else "", values))
+    text = "Medians. On the front in: share of 2,000 resamples of prompts and rounds in which no other cell is both better and faster."
+    return fold(
+        "Latency in its parts", join(paragraphs([text]), table(head, rows, "Latency by cell"))
+    )
