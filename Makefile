@@ -9,7 +9,7 @@ ROOT_FLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env setup demo test check check-long lab bench notebooks gpu-check bench-gpu lock clean
+.PHONY: help env setup demo test check check-long docs lab bench notebooks reference gpu-check bench-gpu lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,12 @@ lab: env ## JupyterLab on notebooks/, on this machine only
 
 bench: env ## the sweep against plain generate, side by side
 	@$(BIN)/python scripts/bench_sweep.py $(ARGS)
+
+docs: env ## write the generated pages of docs/ anew
+	@$(BIN)/python scripts/make_docs.py $(ARGS)
+
+reference: env ## the results shown in results/reference/cpu (a quarter of an hour)
+	@$(BIN)/python scripts/make_reference.py $(ARGS)
 
 notebooks: env ## run every notebook from top to bottom, in a temporary place
 	@$(BIN)/python -m pytest tests/test_notebooks.py $(ARGS)

@@ -158,7 +158,7 @@ def _cells(plan: Plan) -> pd.DataFrame:
     ).astype(dict.fromkeys(SETTINGS, float))
 
 
-def _answers(
+def _answers(  # noqa: PLR0917 - a table has many parts
     plan: Plan,
     cell: Cell,
     order: int,
@@ -171,7 +171,8 @@ def _answers(
 ) -> pd.DataFrame:
     """One row per answer of a cell."""
     n, k = len(plan.prompt_set), cell.rows(plan.study.repeats)
-    score = (luck[:, :k] < np.clip(chance + hard, 0.02, 0.98)[:, None]).astype(float)
+    luck = np.where(rng.random((n, k)) < 0.7, luck[:, :k], rng.random((n, k)))
+    score = (luck < np.clip(chance + hard, 0.02, 0.98)[:, None]).astype(float)
     if exact:
         score = np.full((n, k), chance)
     heat = cell.params.temperature

@@ -10,11 +10,11 @@ import sqlite3
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from commands import Command, Done, workbench
 from studies import N_CELLS, N_PROMPTS, N_ROWS, N_TIMED, Stopping, study_file
 
 from workbench import api, cli, demo
@@ -23,10 +23,9 @@ from workbench.errors import EngineError
 from workbench.study import Study
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Command = Callable[..., "Done"]
     Tokens = dict[tuple[Any, ...], tuple[int, ...]]
+
+__all__ = ["workbench"]
 
 WORKBENCH = str(Path(sys.executable).with_name("workbench"))
 COMMANDS = (
@@ -46,40 +45,6 @@ COMMANDS = (
 WAY_ON = "run the same command again to continue"
 LONG: dict[str, Any] = {"n_prompts": 400, "fixed": {"max_tokens": 24}, "latency": False}
 """3,600 rows: a second or more of work, several commits."""
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command left."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Standard output, which holds one JSON value and nothing else, NaN not being one."""
-        return json.loads(self.out, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
-
-
-@pytest.fixture
-def workbench(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Command:
-    """Run a command in this process, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-    def call(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["workbench", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        out, err = capsys.readouterr()
-        code = caught.value.code
-        return Done(int(code or 0), out, err)
-
-    return call
 
 
 def process(*arguments: object, cwd: Path) -> subprocess.Popen[str]:

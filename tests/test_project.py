@@ -160,6 +160,7 @@ def test_wheel(tmp_path):
             "README.md",
             "LICENSE",
             "datasets",
+            "notebooks",
             "tests",
         }:
             to.parent.mkdir(parents=True, exist_ok=True)
@@ -184,6 +185,9 @@ def test_wheel(tmp_path):
     assert {
         *modules,
         "workbench/py.typed",
+        "workbench/notebooks/report.ipynb",
+        "workbench/reporting/page.html.j2",
+        "workbench/datasets/registry.json",
         f"{info}/licenses/LICENSE",
         f"{info}/entry_points.txt",
     } <= names

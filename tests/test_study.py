@@ -167,7 +167,10 @@ def test_every_problem_at_once_with_its_line(tmp_path):
             "prompts: must be a source (file, hf:, builtin:), a list of sources, rows or texts, or a PromptSet, got 3",
         ),
         ({"prompts": [{"prompt": ""}]}, "prompts[0]: the prompt is empty"),
-        ({"prompts": "x.txt"}, "prompts: x.txt: a prompt file ends in .jsonl, .ndjson, .csv, .tsv, .yaml, .yml"),
+        (
+            {"prompts": "x.txt"},
+            "prompts: x.txt: a prompt file ends in .jsonl, .ndjson, .csv, .tsv, .yaml, .yml",
+        ),
         ({"model": ""}, "model: must be demo, a path or a Hugging Face id, got ''"),
         ({"model": "./no-model"}, "model: no such directory: ./no-model"),
         (

@@ -192,7 +192,7 @@ def score(
 
     Args:
         run: A run.
-        scorers: Names, ``{name: options}``, or scorers.
+        scorers: Names, ``FILE.py:FUNCTION``, ``{name: options}``, or scorers.
         primary: The scorer that is the primary metric from now on; by default it stays as it is.
         progress: Show a progress bar.
         say: Told in one line per scorer what it could not score, if given.

@@ -43,7 +43,7 @@ def write(run: ReadRun, folder: Path, *, force: bool) -> list[Path]:
     task = _name(str(run.manifest["prompt_set"]["name"])) or "prompts"
     started = datetime.fromisoformat(run.manifest["started_utc"])
     stamp = started.astimezone(UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
-    cells = run.cells.to_dict("records")
+    cells = [{str(k): v for k, v in c.items()} for c in run.cells.to_dict("records")]
     names = [_name(str(cell["label"])) for cell in cells]
     files = []
     for cell, name in zip(cells, names, strict=True):

@@ -22,7 +22,7 @@ from workbench.cli.base import (
 )
 
 if TYPE_CHECKING:
-    from workbench.compare import Comparison
+    from workbench.comparing import Comparison
     from workbench.runs import Run
 
 
@@ -108,7 +108,7 @@ def compare(
 
 
 def _compared(first: Run, second: Run | None, cell: str | None, baseline: str | None) -> Comparison:
-    from workbench import compare as comparing
+    from workbench import comparing
 
     if second is not None:
         return comparing.compare_runs(first, second, baseline, cell or _best(second, None))
@@ -143,7 +143,7 @@ def report(
 
     Example: workbench report latest
     """
-    from workbench.report import report as write
+    from workbench.reporting import report as write
     from workbench.runs import open_run
 
     opened = open_run(run, out)

@@ -144,8 +144,8 @@ def score(
         str,
         typer.Option(
             "--scorers",
-            help="Names, or YAML with options: 'numeric, degeneration' or '{json: {partial: true}}'. "
-            "By default the run's own.",
+            help="Names, FILE.py:FUNCTION, or YAML with options, as in 'numeric, {json: {partial: true}}'. "
+            "By default the study's.",
         ),
     ] = "",
     primary: Annotated[
