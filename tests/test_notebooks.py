@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SMALL: dict[str, dict[str, Any]] = {
     "01_quickstart": {"LIMIT": 3},
-    "02_sampling_grid": {"LIMIT": 2},
+    "02_sampling_grid": {"LIMIT": 2, "STUDY": "../tests/data/sampling_small.yaml"},
     "07_own_data": {"LIMIT": 6},
 }
 PICTURES = {"01_quickstart": 1, "02_sampling_grid": 7, "07_own_data": 1}
