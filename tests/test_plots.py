@@ -1,4 +1,4 @@
-"""The picture: what is drawn, that names are readable, and that style does not leak."""
+"""Quality against latency: what is drawn, that names are readable, and that style does not leak."""
 
 from __future__ import annotations
 
@@ -40,12 +40,13 @@ def make_summary(
 def make_latency(table: pd.DataFrame) -> pd.DataFrame:
     """Eight prompts, three rounds, around each cell's median."""
     rows = [
-        (cell, f"p{p}", r, 1, 0, ms + 4 * (p - 3.5))
+        (cell, f"p{p}", 0, r, 1, 0, ms + 4 * (p - 3.5))
         for cell, ms in zip(table["cell_id"], table["e2el_ms_p50"], strict=True)
         for p in range(8)
         for r in range(3)
     ]
-    return pd.DataFrame(rows, columns=["cell_id", "prompt_id", "round", "warm", "noisy", "e2el_ms"])
+    columns = ["cell_id", "prompt_id", "repeat", "round", "warm", "noisy", "e2el_ms"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def draw(table: pd.DataFrame, **options):

@@ -1,15 +1,9 @@
-"""Pictures: frame in, Axes out.
-
-One house style, applied only while a picture is drawn. Colours are Okabe and Ito's, told apart by every common kind of
-colour vision; each goes with a marker shape of its own, so that a grey print reads the same.
-"""
+"""Quality against latency, and the front."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.patheffects import withStroke
@@ -19,56 +13,15 @@ from workbench import analysis, stats
 from workbench.errors import WorkbenchError
 from workbench.labels import Label, place
 from workbench.plan import SHORT
+from workbench.plots.style import INK, PALETTE, canvas, heading, house, legend_below, looks
 from workbench.records import BASE
 from workbench.tables import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-PALETTE: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS: Final = ("o", "s", "^", "D", "v", "P")
-INK: Final = "#222222"
-STYLE: Final[Any] = {
-    "font.size": 9,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.labelsize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "0.35",
-    "axes.labelcolor": INK,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "0.92",
-    "grid.linewidth": 0.8,
-    "xtick.color": "0.35",
-    "ytick.color": "0.35",
-    "text.color": INK,
-    "legend.fontsize": 8.5,
-    "legend.frameon": False,
-    "figure.dpi": 100,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-}
-
-
-class RunTables(Protocol):
-    """What a picture needs of a run."""
-
-    @property
-    def cells(self) -> pd.DataFrame:
-        """The cells table."""
-
-    @property
-    def latency(self) -> pd.DataFrame:
-        """The latency table."""
-
-    def summary(self) -> pd.DataFrame:
-        """One row per cell."""
+    from workbench.measures import RunTables
 
 
 def quality_latency(
@@ -118,9 +71,8 @@ def quality_latency(
     shown["name"] = shown["cell_id"].map(analysis.labels_of(table, cells)).fillna(shown["cell_id"])
     base = analysis.baseline_of(table) if baseline is None else baseline
     shown["is_baseline"] = shown["cell_id"] == base
-    with mpl.rc_context(dict(STYLE)):
-        if ax is None:
-            ax = plt.subplots(figsize=(7.5, 5), layout="constrained")[1]
+    with house():
+        ax = canvas(ax, 5)
         _draw_points(ax, shown, _groups(table, shown, color_by))
         _draw_front(ax, shown)
         _scale(ax, shown)
@@ -187,11 +139,6 @@ def _value(column: str, value: object) -> str:
     return f"{SHORT[column]} = {text}" if column in SHORT else text
 
 
-def _looks(n: int) -> Iterator[tuple[str, str]]:
-    """Colour and marker of each group; a seventh group (settings that are off) is grey."""
-    yield from list(zip((*PALETTE, "#777777"), (*MARKERS, "X"), strict=True))[:n]
-
-
 def _spread(rows: pd.DataFrame, column: str, middle: str) -> NDArray[np.float64]:
     """Lengths of the error bars to both sides, shape (2, n); 0 where there is no interval."""
     below = rows[middle] - rows[f"{column}_lo"]
@@ -203,7 +150,7 @@ def _spread(rows: pd.DataFrame, column: str, middle: str) -> NDArray[np.float64]
 
 def _draw_points(ax: Axes, shown: pd.DataFrame, groups: dict[str, list[int]]) -> None:
     """Markers and bars: strong on the front and for the baseline, faint elsewhere."""
-    for (name, rows), (color, marker) in zip(groups.items(), _looks(len(groups)), strict=True):
+    for (name, rows), (color, marker) in zip(groups.items(), looks(len(groups)), strict=True):
         group = shown.iloc[rows]
         strong = group["on_front"] | group["is_baseline"]
         for part, alpha, size, width, order in (
@@ -291,19 +238,8 @@ def _dress(ax: Axes, title: str | None, note: str) -> None:
     """Titles and legend."""
     ax.set_xlabel("end-to-end latency of one answer, median (ms); left is faster")
     ax.set_ylabel("quality (%)")
-    ax.text(
-        0, 1.012, note, transform=ax.transAxes, fontsize=8, color="0.35", va="bottom", gid="note"
-    )
-    if title:
-        ax.set_title(title, loc="left", pad=8 + 11 * (note.count("\n") + 1))
-    ax.legend(
-        loc="upper left",
-        bbox_to_anchor=(-0.02, -0.13),
-        ncols=4,
-        borderaxespad=0,
-        handletextpad=0.4,
-        columnspacing=1.4,
-    )
+    heading(ax, title, note)
+    legend_below(ax, ax.get_legend_handles_labels()[0])
 
 
 def _width(shown: pd.DataFrame) -> tuple[float, float]:
