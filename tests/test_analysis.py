@@ -291,7 +291,7 @@ def test_words_name_a_real_winner():
         "Baseline: cell a, 50.0 %. Difference on the same prompts: +50.0 points (interval +30.4 to +64.8, taken alone); "
         "p < 0.001 with all comparisons counted (Holm).\n"
         "Against the baseline, of 2: 1 better, 1 worse, 0 not distinguishable.\n"
-        "The best of 3 looks better than it is, being picked by this very score; only held-out prompts tell its true quality.\n"
+        "The best of 3 may look better than it is, being picked by this very score; only held-out prompts tell its true quality.\n"
         "Its median answer takes 150 ms, the baseline's 100 ms (+50 %). Fastest: cell a, 100 ms at 50.0 %. "
         "n too small for p90 (it needs 64 requests a cell).\n"
         "Rows: 120 scored, 0 failed."
@@ -319,7 +319,7 @@ def test_words_when_the_baseline_is_best():
 def test_words_when_nothing_was_scored():
     """Nothing scored: no quality is made up."""
     assert words({"a": ["error"] * 3, "b": [None]}) == (
-        "No answer was scored.\nRows: 0 scored, 4 failed. Cells without any score: 2 of 2."
+        "No answer was scored.\nRows: 0 scored, 4 failed or not scorable. Cells without any score: 2 of 2."
     )
 
 
@@ -328,11 +328,11 @@ def test_words_when_the_baseline_failed():
     text = words({"a": ["error"] * 3, "b": [1, 0, 1]})
     assert text.startswith("Highest score: cell b, quality 66.7 %")
     assert "The baseline has no score to compare with." in text
-    assert text.endswith("Rows: 3 scored, 3 failed. Cells without any score: 1 of 2.")
+    assert text.endswith("Rows: 3 scored, 3 failed or not scorable. Cells without any score: 1 of 2.")
 
 
 def test_words_with_held_out_prompts():
-    """The confirm summary speaks about the same cell instead of the warning."""
+    """The headline is what the chosen cell does on the prompts held out, against the baseline there."""
     generations, scores = make_rows({"a": [1, 0] * 20, "b": [1] * 20 + [0] * 20, "c": [0] * 40})
     generations["split"] = (["select"] * 20 + ["confirm"] * 20) * 3
     cells = make_cells("a", "b", "c")
@@ -340,12 +340,57 @@ def test_words_with_held_out_prompts():
         analysis.summary(generations, scores, None, cells, split=s) for s in ("select", "confirm")
     )
     text = analysis.answer_in_words(pick, cells, confirm=again)
-    assert text.startswith("Best: cell b, quality 100.0 %")
-    assert (
-        "On the prompts held out, the same cell: quality 0.0 % (95 % interval 0.0 to 16.1; 20 prompts)."
-        in text
+    lines = text.splitlines()
+    assert lines[0] == (
+        "Chosen: cell b. On the prompts held out: quality 0.0 % (95 % interval 0.0 to 16.1; 20 prompts). "
+        "It is worse than the baseline beyond chance."
     )
-    assert "looks better than it is" not in text
+    assert lines[1].startswith(
+        "Baseline: cell a, 50.0 % on the same prompts; difference -50.0 points (interval -7"
+    )
+    assert lines[2] == (
+        "It was chosen on the other prompts, by quality 100.0 % (95 % interval 83.9 to 100.0; 20 prompts); "
+        "a score that chose is too good on average."
+    )
+    assert lines[3] == "On those against the baseline, of 2: 1 better, 1 worse, 0 not distinguishable."
+    assert lines[-1] == "Rows: 120 scored, 0 failed; 60 of the scored are held out."
+    assert "may look better than it is" not in text
+
+
+@pytest.mark.parametrize(
+    ("held_out", "said"),
+    [
+        ([1] * 40, "It beats the baseline beyond chance."),
+        (
+            ([1, 0] * 20)[::-1],
+            "That is within chance: no setting is shown to beat the baseline.",
+        ),
+    ],
+)
+def test_words_of_the_held_out_prompts(held_out, said):
+    """A winner is one that wins on prompts that did not choose it."""
+    generations, scores = make_rows({"a": [1, 0] * 40, "b": [1] * 40 + held_out})
+    generations["split"] = (["select"] * 40 + ["confirm"] * 40) * 2
+    cells = make_cells("a", "b")
+    pick, again = (
+        analysis.summary(generations, scores, None, cells, split=s) for s in ("select", "confirm")
+    )
+    assert said in analysis.answer_in_words(pick, cells, confirm=again).splitlines()[0]
+
+
+def test_words_when_the_baseline_is_chosen():
+    """Nothing scores above it: both of its qualities are told, the held-out one first."""
+    generations, scores = make_rows({"a": [1] * 40, "b": [0] * 40})
+    generations["split"] = (["select"] * 20 + ["confirm"] * 20) * 2
+    cells = make_cells("a", "b")
+    pick, again = (
+        analysis.summary(generations, scores, None, cells, split=s) for s in ("select", "confirm")
+    )
+    lines = analysis.answer_in_words(pick, cells, confirm=again).splitlines()
+    assert lines[0].startswith(
+        "No setting scores above the baseline: cell a. On the prompts held out: quality 100.0 %"
+    )
+    assert lines[1].startswith("On the prompts used for choosing: quality 100.0 %")
 
 
 def test_baseline_survives_csv(tmp_path):

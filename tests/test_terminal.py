@@ -119,7 +119,7 @@ def test_best_first_with_baseline_and_front(
     assert [row[3:].split("  ")[0] for row in rows] == labels
     assert [row[0] for row in rows] == ["*", " ", " ", " ", " "]
     assert "baseline" in rows[2]
-    assert "* on the front: no other cell is both better and faster" in lines
+    assert "* on the front: no other cell is as good and as fast, and better in one" in lines
     summary["on_front"] = pd.array([pd.NA] * 5, dtype="boolean")
     assert not any("front" in line for line in printed(capsys, done, summary))
 

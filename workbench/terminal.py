@@ -66,7 +66,7 @@ def print_run(run: Run, summary: pd.DataFrame) -> None:
     if rest > 0:
         out.print(f"  and {rest} more cells, in {run.path / 'summary.csv'}")
     if summary["on_front"].eq(True).any():
-        out.print("* on the front: no other cell is both better and faster")
+        out.print("* on the front: no other cell is as good and as fast, and better in one")
     out.print()
     out.print(run.answer(summary))
     out.print()

@@ -69,38 +69,86 @@ def answer_in_words(
         One sentence or two a line.
     """
     names = labels_of(table, cells)
-    scored = table[table["quality"].notna()]
-    if scored.empty:
-        return f"No answer was scored.\n{_rows_in_words(table)}"
     base = baseline_of(table) if baseline is None else baseline
-    rows = (
-        scored.assign(
-            _other=scored["cell_id"].ne(base or "")
-        )  # a cell that equals the baseline is not above it
-        .sort_values(
-            ["quality", "_other", "e2el_ms_p50"],
-            ascending=[False, True, True],
-            kind="stable",
-            na_position="last",
-        )
-        .set_index("cell_id")
-    )
+    rows = ranked(table, base)
+    if rows.empty:
+        return f"No answer was scored.\n{_rows_in_words(table, confirm)}"
     best = rows.iloc[0]
-    lines = [_headline(rows, base, names, alpha)]
-    if base in rows.index and base != best.name:
-        lines.append(_difference(best, _row(rows, base), names[str(base)]))
-    if base in rows.index and len(rows) > 1:
-        lines.append(_verdicts(rows.drop(index=base), alpha))
-    if confirm is not None:
-        again = _row(confirm.set_index("cell_id"), best.name)
-        lines.append(f"On the prompts held out, the same cell: {_quality_in_words(again)}.")
-    elif len(rows) > 2:
-        lines.append(
-            f"The best of {len(rows)} looks better than it is, being picked by this very score; "
-            "only held-out prompts tell its true quality."
-        )
-    lines += [_latency_in_words(rows, base, names), _rows_in_words(table)]
+    again = None if confirm is None else _row(confirm.set_index("cell_id"), best.name)
+    if again is not None and base in rows.index and pd.notna(again["quality"]):
+        before = _row(confirm.set_index("cell_id"), base) if confirm is not None else again
+        lines = _confirmed(best, again, before, names, base)
+        if len(rows) > 1:
+            lines.append(f"On those {_verdicts(rows.drop(index=str(base)), alpha, start='a')}")
+    else:
+        lines = [_headline(rows, base, names, alpha)]
+        if base in rows.index and base != best.name:
+            lines.append(_difference(best, _row(rows, base), names[str(base)]))
+        if base in rows.index and len(rows) > 1:
+            lines.append(_verdicts(rows.drop(index=str(base)), alpha))
+        if again is not None:
+            lines.append(f"On the prompts held out, the same cell: {_quality_in_words(again)}.")
+        elif len(rows) > 2:
+            lines.append(
+                f"The best of {len(rows)} may look better than it is, being picked by this very score; "
+                "only held-out prompts tell its true quality."
+            )
+    lines += [_latency_in_words(rows, base, names), _rows_in_words(table, confirm)]
     return "\n".join(lines)
+
+
+def ranked(table: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
+    """The scored cells of a summary, best first, indexed by cell_id.
+
+    Of equal quality the baseline comes first, since a cell that equals it is not above it; then the faster one.
+    """
+    scored = table[table["quality"].notna()]
+    order = scored.assign(_other=scored["cell_id"].ne(baseline or "")).sort_values(
+        ["quality", "_other", "e2el_ms_p50"],
+        ascending=[False, True, True],
+        kind="stable",
+        na_position="last",
+    )
+    return order.drop(columns="_other").set_index("cell_id")
+
+
+def _confirmed(
+    best: pd.Series, again: pd.Series, before: pd.Series, names: dict[str, str], base: str | None
+) -> list[str]:
+    """The headline where prompts were held out: what the chosen cell does on prompts that did not choose it.
+
+    Args:
+        best: The chosen cell on the prompts used for choosing.
+        again: The chosen cell on the prompts held out.
+        before: The baseline on the prompts held out.
+        names: Cell names.
+        base: The baseline's cell_id.
+    """
+    chosen = names[str(best.name)]
+    if best.name == base:
+        return [
+            f"No setting scores above the baseline: {chosen}. On the prompts held out: {_quality_in_words(again)}.",
+            f"On the prompts used for choosing: {_quality_in_words(best)}.",
+        ]
+    lines = [f"Chosen: {chosen}. On the prompts held out: {_quality_in_words(again)}."]
+    if pd.isna(again["diff_lo"]):
+        lines[0] += " Too few of them for a comparison with the baseline."
+    else:
+        lo, diff, hi = (100 * again[c] for c in ("diff_lo", "diff_vs_baseline", "diff_hi"))
+        verdict = "That is within chance: no setting is shown to beat the baseline."
+        if lo > 0:
+            verdict = "It beats the baseline beyond chance."
+        elif hi < 0:
+            verdict = "It is worse than the baseline beyond chance."
+        lines[0] += f" {verdict}"
+        lines.append(
+            f"Baseline: {names[str(base)]}, {_percent(before['quality'])} on the same prompts; "
+            f"difference {diff:+.1f} points (interval {lo:+.1f} to {hi:+.1f})."
+        )
+    lines.append(
+        f"It was chosen on the other prompts, by {_quality_in_words(best)}; a score that chose is too good on average."
+    )
+    return lines
 
 
 def _row(rows: pd.DataFrame, cell: object) -> pd.Series:
@@ -155,12 +203,12 @@ def _difference(best: pd.Series, base: pd.Series, name: str) -> str:
     )
 
 
-def _verdicts(others: pd.DataFrame, alpha: float) -> str:
+def _verdicts(others: pd.DataFrame, alpha: float, start: str = "A") -> str:
     sure = others["p_adjusted"] < alpha
     n_better = int((sure & (others["diff_vs_baseline"] > 0)).sum())
     n_worse = int((sure & (others["diff_vs_baseline"] < 0)).sum())
     return (
-        f"Against the baseline, of {len(others)}: {n_better} better, {n_worse} worse, "
+        f"{start}gainst the baseline, of {len(others)}: {n_better} better, {n_worse} worse, "
         f"{len(others) - n_better - n_worse} not distinguishable."
     )
 
@@ -188,8 +236,13 @@ def _latency_in_words(rows: pd.DataFrame, base: str | None, names: dict[str, str
     return text
 
 
-def _rows_in_words(table: pd.DataFrame) -> str:
-    """How many rows were scored and how many failed."""
+def _rows_in_words(table: pd.DataFrame, confirm: pd.DataFrame | None = None) -> str:
+    """How many rows have a score and how many have none, held-out ones included."""
+    parts = [table] if confirm is None else [table, confirm]
+    scored = sum(int(part["n_scored"].sum()) for part in parts)
+    failed = sum(int(part["n_failed"].sum()) for part in parts)
+    text = f"Rows: {scored:,} scored, {failed:,} failed{' or not scorable' if failed else ''}."
+    if confirm is not None:
+        text = f"{text[:-1]}; {int(confirm['n_scored'].sum()):,} of the scored are held out."
     empty = int((table["n_scored"] == 0).sum())
-    text = f"Rows: {table['n_scored'].sum():,} scored, {table['n_failed'].sum():,} failed."
     return text + (f" Cells without any score: {empty} of {len(table)}." if empty else "")
