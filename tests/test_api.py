@@ -519,7 +519,12 @@ def test_the_manifest_says_where_the_numbers_come_from(tmp_path: Path) -> None:
     manifest = json.loads((done.path / "manifest.json").read_text(encoding="utf-8"))
     assert manifest == done.manifest
     study = Study.from_yaml(tmp_path / "small.yaml")
-    assert manifest["study"] == {"name": "small", "text": study.text, "sha256": study.sha256}
+    assert manifest["study"] == {
+        "name": "small",
+        "text": study.text,
+        "sha256": study.sha256,
+        "folder": str(tmp_path.resolve()),
+    }
     assert manifest["content_hash"] == study.plan(None, {}).content_hash
     assert manifest["prompt_set"]["n_prompts"] == N_PROMPTS
     assert manifest["baseline"] == study.plan().baseline.cell_id

@@ -125,6 +125,18 @@ def test_compare_takes_the_best_cell(workbench: Command, results: Path) -> None:
     assert best[found["cell"]] == best.max()
 
 
+def test_compare_on_held_out_prompts(workbench: Command, tmp_path: Path) -> None:
+    """A cell that was picked is compared on prompts that did not pick it; a named one on all, unless told."""
+    path = study_file(tmp_path, n_prompts=30, split={"confirm": 0.4}, latency=False)
+    assert workbench("run", path, "--quiet").code == 0
+    sides = run_in(tmp_path / "results").generations.groupby("split")["prompt_id"].nunique()
+    call = ["compare", "latest", "--json"]
+    assert workbench(*call).json["n_prompts"] == sides["confirm"]
+    assert workbench(*call, "--split", "select").json["n_prompts"] == sides["select"]
+    assert workbench(*call, "--cell", "T=0.7 k=10").json["n_prompts"] == 30
+    assert workbench(*call, "--split", "all").json["n_prompts"] == 30
+
+
 def test_compare_two_runs(workbench: Command, results: Path) -> None:
     """Prompt by prompt, RUN being the baseline."""
     study = study_file(results.parent, name="other", seed=8)
@@ -192,6 +204,8 @@ def test_import_a_csv_with_other_columns(workbench: Command, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
+        (["q.csv", "--to", "q.jsonl", "--name", "x"], 2, "--name: only with --answers"),
+        (["q.csv", "--answers", "--to", "q.jsonl"], 2, "--to and --field: not with --answers"),
         (["q.csv"], 2, "say where to write the prompts: --to FILE.jsonl"),
         (["q.csv", "--to", "q.jsonl", "--field", "prompt"], 2, "must be name=column, got 'prompt'"),
         (["nope.csv", "--to", "q.jsonl"], 1, "nope.csv: no such file"),
@@ -272,6 +286,25 @@ def test_errors_are_json_where_json_is_asked_for(workbench: Command, tmp_path: P
     assert done.err.startswith("workbench: bad.yaml: 3 problems")
     missing = workbench("summary", "latest", "--json")
     assert missing.json["error"] == "no run 'latest': there are no runs under results"
+
+
+def test_ls_leaves_out_what_is_no_run(workbench: Command, results: Path) -> None:
+    """A damaged manifest does not keep the others from being listed."""
+    broken = results / "small" / "broken"
+    broken.mkdir()
+    (broken / "manifest.json").write_text("{}", encoding="utf-8")
+    done = workbench("ls")
+    assert done.code == 0
+    assert run_in(results).id in done.out
+    assert "broken" not in done.out
+
+
+def test_a_file_name_makes_a_study_name(workbench: Command, tmp_path: Path) -> None:
+    """Spaces in the file's name do not have to be mended by hand."""
+    study_file(tmp_path).rename(tmp_path / "my study.yaml")
+    text = (tmp_path / "my study.yaml").read_text("utf-8").replace("name: small\n", "")
+    (tmp_path / "my study.yaml").write_text(text, encoding="utf-8")
+    assert workbench("validate", "my study.yaml", "--json").json["study"] == "my-study"
 
 
 def test_validate_looks_at_targets(workbench: Command, tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
-from studies import N_ROWS, SMALL, never, sums
+from studies import N_ROWS, SMALL, Stopping, never, sums
 
 from workbench import api, rescoring
+from workbench.engines.scripted import ScriptedEngine
 from workbench.errors import ScorerError, StoreError
+from workbench.records import Score
 from workbench.scorers import get_scorer
-from workbench.store import RunStore
+from workbench.store import RunStore, ScoreRow
 from workbench.study import Study
 
 if TYPE_CHECKING:
@@ -58,7 +60,8 @@ def test_other_options_are_another_version(done: api.Run) -> None:
     """Both versions stay; the later one counts, and so does the earlier once it judges again."""
     strict = {"numeric": {"pick": "first"}}
     after = again(done, strict)
-    versions = after.scores["scorer_version"].unique()
+    versions = after.all_scores["scorer_version"].unique()
+    assert len(after.scores["scorer_version"].unique()) == 1
     plain = get_scorer("numeric").version
     assert len(versions) == 2
     assert set(versions) > {plain}
@@ -136,9 +139,62 @@ def test_a_run_in_use_is_refused(done: api.Run) -> None:
     assert "is writing this run" in str(caught.value)
 
 
-def test_rows_are_judged_in_chunks(done: api.Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Progress is told chunk by chunk, and every row is judged once."""
-    monkeypatch.setattr(rescoring, "_CHUNK_ROWS", 20)
+def test_progress_is_told_row_by_row(done: api.Run) -> None:
+    """Every row is judged once, and counted."""
     steps: list[int] = []
     result = rescoring.rescore(done.path, done.prompt, [get_scorer("exact")], on_rows=steps.append)
-    assert (steps, result.n_rows) == ([20, 20, 14], N_ROWS)
+    assert (sum(steps), result.n_rows) == (N_ROWS, N_ROWS)
+
+
+def test_a_call_cut_short_changes_nothing(done: api.Run) -> None:
+    """Never a mixture of two judges: all of the new scores, or none."""
+    before = done.summary()
+
+    def stop(_: int, seen: list[int] = []) -> None:  # noqa: B006 - a counter of this test
+        seen.append(1)
+        if len(seen) == 20:
+            raise KeyboardInterrupt
+
+    strict = get_scorer({"numeric": {"pick": "first"}})
+    with pytest.raises(KeyboardInterrupt):
+        rescoring.rescore(done.path, done.prompt, [strict], on_rows=stop)
+    after = api.Run(done.path)
+    assert len(after.scores) == N_ROWS
+    assert after.manifest == done.manifest
+    pd.testing.assert_frame_equal(after.summary(), before)
+
+
+def test_scores_without_their_manifest_do_not_count(done: api.Run) -> None:
+    """Killed between the scores and the manifest: the judge that the manifest names still counts alone."""
+    key = tuple(done.scores.loc[0, ["cell_id", "prompt_id", "repeat"]])
+    with RunStore.open(done.path, write=True) as store:
+        store.add_scores([ScoreRow((key[0], key[1], int(key[2])), "numeric", "99", Score(1.0))])
+    after = api.Run(done.path)
+    pd.testing.assert_frame_equal(after.scores, done.scores)
+    pd.testing.assert_frame_equal(after.summary(), done.summary())
+    assert len(after.all_scores) == N_ROWS + 1
+
+
+def test_a_run_continued_with_another_judge_is_judged_alike(tmp_path: Path) -> None:
+    """Rows of before and after get their scores from one version, and that is said."""
+    study = Study(**(SMALL | {"prompts": sums(6), "latency": False}))
+    cut = Stopping(ScriptedEngine(), KeyboardInterrupt(), answers=20)
+    first = api.run(study, cut, tmp_path, progress=False, say=lambda _: None)
+    again(first, {"numeric": {"pick": "first"}})
+    told: list[str] = []
+    whole = api.run(study, ScriptedEngine(), tmp_path, progress=False, say=told.append)
+    assert whole.path == first.path
+    assert len(whole.scores) == N_ROWS
+    assert whole.scores["scorer_version"].unique().tolist() == [get_scorer("numeric").version]
+    assert any("all answers are judged again" in line for line in told)
+
+
+def test_scorers_of_one_name_are_refused(done: api.Run, tmp_path: Path) -> None:
+    """Two functions of one name could not be told apart in the record; a shipped name is taken."""
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.py").write_text("def polite(text, prompt):\n    return 1\n", "utf-8")
+    with pytest.raises(ScorerError, match="two scorers are called 'polite'"):
+        again(done, f"{tmp_path}/a.py:polite", f"{tmp_path}/b.py:polite")
+    with pytest.raises(ScorerError, match="'contains' ships with the workbench"):
+        again(done, f"{tmp_path}/a.py:contains")
+    assert api.Run(done.path).manifest == done.manifest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -53,6 +54,37 @@ def test_a_study_names_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert run.primary == "long"
     assert set(run.scores["scorer"]) == {"long", "numeric"}
     assert run.summary()["quality"].notna().all()
+
+
+def test_ordinary_files_work(tmp_path: Path) -> None:
+    """Dataclasses, postponed annotations and modules from the same folder are fine; the path is left as it was."""
+    (tmp_path / "helping.py").write_text("LEAST = 3\n", encoding="utf-8")
+    code = (
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom helping import LEAST\n\n"
+        "@dataclass\nclass Rule:\n    least: int = LEAST\n\n"
+        "def long(text, prompt):\n    return len(text) > Rule().least\n"
+    )
+    before = list(sys.path)
+    assert scored(tmp_path, code)[2] == 1.0
+    assert sys.path == before
+
+
+def test_a_file_that_exits_is_an_error(tmp_path: Path) -> None:
+    """A script that ends the process does not end the run without a word."""
+    with pytest.raises(ScorerError, match=r"mine\.py cannot be run: SystemExit: 0"):
+        scored(tmp_path, "import sys\nsys.exit(0)\n")
+
+
+def test_scoring_finds_the_file_beside_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The study's folder is in the record, so its scorers judge again from any place."""
+    (tmp_path / "mine.py").write_text(PLAIN, encoding="utf-8")
+    path = study_file(tmp_path, scorers=["mine.py:long"], latency=False)
+    run = api.run(path, out=tmp_path / "results", progress=False, say=lambda _: None)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(api.score(run, run.study.scorers, progress=False).scores) == len(run.scores)
 
 
 def test_a_changed_function_is_said(tmp_path: Path) -> None:

@@ -397,10 +397,14 @@ def test_a_record_of_the_first_version_is_brought_up_to_date(store: RunStore) ->
         db.executescript("ALTER TABLE cells DROP COLUMN template; PRAGMA user_version = 1;")
     with RunStore.open(store.dir) as opened:
         assert opened.cells()["template"].isna().all()
+        assert opened.generations()["template"].isna().all()
         pd.testing.assert_frame_equal(opened.cells().drop(columns="template"), before)
         assert len(opened.done_keys()) == 1
+    with contextlib.closing(sqlite3.connect(store.dir / "run.sqlite")) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)  # reading changes nothing
     with RunStore.open(store.dir, write=True) as opened:
         assert opened.add_generations([generation(repeat=9)]) == 1
+        assert opened.cells()["template"].isna().all()
 
 
 def test_verify_finds_damage_inside(store: RunStore) -> None:

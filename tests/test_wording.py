@@ -153,6 +153,8 @@ def test_rows_of_variables_need_a_template(templates: dict[str, Any], where: str
     with pytest.raises(PromptSetError) as caught:
         study(templates=templates).plan()
     assert f"4 of 4 prompts are only vars and {where} (first: 'q1')" in str(caught.value)
+    with pytest.raises(PromptSetError, match="4 of 4 prompts are only vars"):
+        study(templates=templates, system="Be brief.").plan()
 
 
 def test_prompts_can_be_a_file_with_other_column_names(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from workbench.provenance import scorer_entry
 from workbench.records import BASE
 from workbench.rescoring import rescore
 from workbench.runs import PLOT, SUMMARY, Run, all_runs, open_run
-from workbench.scorers import get_scorer, score_generation
+from workbench.scorers import score_generation
+from workbench.scorers.several import get_scorers
 from workbench.store import RunStore
 from workbench.study import Study
 
@@ -132,16 +133,17 @@ def run(
         StudyError, PromptSetError, ModelError, EngineError, StoreError, ScorerError: With what to do about it.
     """
     study = study if isinstance(study, Study) else Study.from_yaml(study)
-    scorers = [get_scorer(s, study.base_dir) for s in study.scorers]
+    scorers = get_scorers(study.scorers, study.base_dir)
     prompts = load_prompts(study.prompts, study.base_dir)
     if limit is not None:
         prompts = prompts.subset(limit, study.seed)
+    tell = say or runner.to_stderr
     own = engine is None
     engine = engine or engine_for(study, progress=progress)
     try:
         plan = study.plan(prompts, engine.info.checkpoint_defaults)
-        if study.split.get("confirm") and len(set(plan.splits.values())) < 2 and say is not None:
-            say(f"split: all {len(prompts)} prompts fall on one side; nothing is held out")
+        if study.split.get("confirm") and len(set(plan.splits.values())) < 2:
+            tell(f"split: all {len(prompts)} prompts fall on one side; nothing is held out")
         result = runner.run(
             plan,
             engine,
@@ -152,7 +154,7 @@ def run(
             new=new,
             say=say,
         )
-        _tell_changed(Run(result.dir), scorers, say)
+        _judge_alike(Run(result.dir), study, scorers, new_rows=result.n_run > 0, say=tell)
         if latency and study.latency and result.status != "interrupted":
             timed = time_requests(
                 Run(result.dir), engine, plan=plan, progress=progress, say=say, **study.latency
@@ -168,16 +170,23 @@ def run(
     return done
 
 
-def _tell_changed(run: Run, scorers: Sequence[Any], say: Callable[[str], None] | None) -> None:
-    """Say if a scorer is not the one that judged the run so far."""
+def _judge_alike(
+    run: Run, study: Study, scorers: Sequence[Any], *, new_rows: bool, say: Callable[[str], None]
+) -> None:
+    """See to it that one version of a scorer judged all rows of a run that was continued with another one."""
     made = {entry["name"]: entry["version"] for entry in run.manifest["scorers"]}
     for entry in map(scorer_entry, scorers):
-        was = made.get(entry["name"], entry["version"])
-        if was != entry["version"] and say is not None:
-            say(
-                f"{run.path}: scorer {entry['name']} was version {was} and is {entry['version']} now; "
-                "`workbench score` judges the answers again"
-            )
+        was = made.get(entry["name"])
+        if was == entry["version"]:
+            continue
+        changed = (
+            f"{run.path}: scorer {entry['name']} was version {was} and is {entry['version']} now; "
+        )
+        if new_rows:
+            say(f"{changed}all answers are judged again")
+            score(run, study.scorers, progress=False, say=say)
+            return
+        say(f"{changed}`workbench score` judges the answers again")
 
 
 def score(
@@ -206,7 +215,7 @@ def score(
     """
     from tqdm.auto import tqdm  # noqa: PLC0415 - not needed to import the workbench
 
-    judges = [get_scorer(s) for s in scorers]
+    judges = get_scorers(scorers, run.manifest["study"].get("folder"))
     names = [s["name"] for s in run.manifest["scorers"]] + [j.name for j in judges]
     if not judges:
         raise ScorerError("name at least one scorer")

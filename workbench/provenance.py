@@ -101,7 +101,12 @@ def manifest(
         "status": "running",
         "started_utc": now_utc(),
         "ended_utc": None,
-        "study": {"name": study.name, "text": study.text, "sha256": study.sha256},
+        "study": {
+            "name": study.name,
+            "text": study.text,
+            "sha256": study.sha256,
+            "folder": None if study.base_dir is None else str(study.base_dir.resolve()),
+        },
         "content_hash": plan.content_hash,
         "prompt_set": {
             "name": prompts.name,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from workbench.provenance import now_utc, packages, scorer_entry
@@ -17,13 +16,12 @@ from workbench.scorers import score_generation
 from workbench.store import RunStore, ScoreRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from workbench.prompts import Prompt
     from workbench.scorers import Scorer
 
-_CHUNK_ROWS: Final = 5_000
 _COLUMNS: Final = (
     "cell_id",
     "prompt_id",
@@ -73,29 +71,51 @@ def rescore(
     Raises:
         StoreError: The record cannot be written, or another process is writing it.
     """
-    unscored: Counter[str] = Counter()
-    reasons: dict[str, Counter[str]] = {s.name: Counter() for s in scorers}
-    entries = [scorer_entry(s) for s in scorers]
-    n_rows = 0
+    tally = _Tally(scorers, prompt_of, on_rows)
     with RunStore.open(directory, write=True) as store:
-        rows = _answers(store)
-        while chunk := list(islice(rows, _CHUNK_ROWS)):
-            made: list[ScoreRow] = []
-            for answer in chunk:
-                prompt = prompt_of(answer.cell_id, answer.prompt_id)
-                for judge, entry in zip(scorers, entries, strict=True):
-                    score = score_generation(judge, answer, prompt)
-                    made.append(ScoreRow(answer.key, judge.name, entry["version"], score))
-                    if score.value is None:
-                        unscored[judge.name] += 1
-                        reasons[judge.name][score.reason or ""] += 1
-            store.add_scores(made)
-            n_rows += len(chunk)
-            if on_rows is not None:
-                on_rows(len(chunk))
-        store.update_manifest(**_noted(store.manifest, entries, primary))
-    common = {name: found.most_common(1)[0][0] for name, found in reasons.items() if found}
-    return Rescored(n_rows, dict(unscored), common)
+        # One transaction: a call that is cut short leaves the old scores, never a mixture of two judges.
+        store.add_scores(tally.scored(_answers(store)))
+        store.update_manifest(**_noted(store.manifest, tally.entries, primary))
+    return tally.result()
+
+
+class _Tally:
+    """Judges answers and counts what has no score."""
+
+    def __init__(
+        self,
+        scorers: Sequence[Scorer],
+        prompt_of: Callable[[str, str], Prompt],
+        on_rows: Callable[[int], object] | None,
+    ) -> None:
+        self.scorers = scorers
+        self.entries = [scorer_entry(s) for s in scorers]
+        self._prompt_of = prompt_of
+        self._on_rows = on_rows
+        self._n_rows = 0
+        self._reasons: dict[str, Counter[str]] = {s.name: Counter() for s in scorers}
+
+    def scored(self, answers: Iterable[Generation]) -> Iterator[ScoreRow]:
+        """The scores of all answers, made one by one."""
+        for answer in answers:
+            prompt = self._prompt_of(answer.cell_id, answer.prompt_id)
+            for judge, entry in zip(self.scorers, self.entries, strict=True):
+                score = score_generation(judge, answer, prompt)
+                if score.value is None:
+                    self._reasons[judge.name][score.reason or ""] += 1
+                yield ScoreRow(answer.key, judge.name, entry["version"], score)
+            self._n_rows += 1
+            if self._on_rows is not None:
+                self._on_rows(1)
+
+    def result(self) -> Rescored:
+        """What was done."""
+        found = {name: reasons for name, reasons in self._reasons.items() if reasons}
+        return Rescored(
+            self._n_rows,
+            {name: reasons.total() for name, reasons in found.items()},
+            {name: reasons.most_common(1)[0][0] for name, reasons in found.items()},
+        )
 
 
 def _answers(store: RunStore) -> Iterator[Generation]:

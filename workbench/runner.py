@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     Say = Callable[[str], None]
     Judge = Callable[["RowScorer", Generation, Prompt], Score]
 
+NEEDED: Final = {"run_id", "study", "n_cells", "n_rows", "engine", "status"}
+"""Entries of a manifest without which a directory is no run."""
 _NUMERICS: Final = ("engine", "kernel", "dtype", "device")
 """What, if it changes between two calls, can change the last digits of a logit."""
 
@@ -128,14 +130,15 @@ def run(
         StoreError: The record cannot be written, or another process is writing it.
         EngineError: The engine gave up; what was answered is committed.
     """
-    tell = say or _to_stderr
+    tell = say or to_stderr
     own = store is None
     resumed = store is not None
     if store is None:
         found = None if new else find_run(plan, out, engine.info)
         resumed = found is not None
         if found is not None:
-            store = RunStore.open(found, write=True)
+            # A finished run is only looked at: any number of processes may do so at once.
+            store = RunStore.open(found, write=read_manifest(found).get("status") != "finished")
         else:
             made = provenance.manifest(plan.study, plan, engine.info, scorers)
             store = RunStore.create(Path(out) / plan.study.name / made["run_id"], made)
@@ -163,6 +166,8 @@ def runs(directory: str | Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         try:
             manifest = read_manifest(path.parent)
         except StoreError:
+            continue
+        if not manifest.keys() >= NEEDED:
             continue
         # Run ids tell seconds only.
         found.append((str(manifest.get("started_utc", "")), path.parent, manifest))
@@ -260,6 +265,7 @@ class _Loop:
 
     def _begin(self, n_before: int) -> None:
         store = self.store
+        store.lock()
         store.add_plan(self.plan)
         changes: dict[str, Any] = {"status": "running", "ended_utc": None}
         if self.resumed and n_before:
@@ -391,5 +397,6 @@ class _Bar:
             self._bar.update()
 
 
-def _to_stderr(line: str) -> None:
+def to_stderr(line: str) -> None:
+    """Where notes go by default."""
     sys.stderr.write(f"{line}\n")

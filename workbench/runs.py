@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from workbench import runner, wording
-from workbench.errors import StoreError
+from workbench.errors import StoreError, StudyError
 from workbench.rundir import MANIFEST, is_being_written, read_manifest
 from workbench.store import RunStore
 from workbench.study import Study
@@ -56,13 +56,15 @@ class Run:
 
     @cached_property
     def study(self) -> Study:
-        """The study as it was declared; prompts that were given in Python are those of the run."""
+        """The study as it was declared; prompts that cannot be named here any more are those of the run."""
         import yaml  # noqa: PLC0415 - not needed to read the tables
 
         values = yaml.safe_load(self.manifest["study"]["text"])
-        if isinstance(values["prompts"], dict) and set(values["prompts"]) == {"name", "n", "sha256"}:
-            values |= {"prompts": self.prompts, "system": None}  # it is in them
-        return Study.from_dict(values, str(self.path))
+        try:
+            return Study.from_dict(values, str(self.path))
+        except StudyError:  # given in Python, or a data set that is not here
+            recorded = {"prompts": self.prompts, "system": None}  # it is in them
+            return Study.from_dict(values | recorded, str(self.path))
 
     @cached_property
     def prompts(self) -> PromptSet:
@@ -102,8 +104,14 @@ class Run:
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """One row per answer and scorer."""
+        """One row per answer and scorer, by the versions of the scorers that count now."""
         table: pd.DataFrame = self._read(lambda store: store.scores())
+        return table
+
+    @cached_property
+    def all_scores(self) -> pd.DataFrame:
+        """The same with the scores of earlier versions and options."""
+        table: pd.DataFrame = self._read(lambda store: store.scores(every_version=True))
         return table
 
     @cached_property

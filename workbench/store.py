@@ -360,9 +360,23 @@ class RunStore:
         """
         return self._frame(tables.GENERATIONS, columns)
 
-    def scores(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """One row per answer and scorer; ``value`` is missing, with a ``reason``, where it was not scored."""
-        return self._frame(tables.SCORES, columns)
+    def scores(
+        self, columns: Sequence[str] | None = None, *, every_version: bool = False
+    ) -> pd.DataFrame:
+        """One row per answer and scorer; ``value`` is missing, with a ``reason``, where it was not scored.
+
+        Args:
+            columns: Which columns; all by default.
+            every_version: Also the scores of scorers and versions that the manifest does not name any more.
+        """
+        current = {s["name"]: s["version"] for s in self.manifest.get("scorers") or ()}
+        if every_version or not current:
+            return self._frame(tables.SCORES, columns)
+        wanted = list(tables.SCORES.names if columns is None else columns)
+        named = dict.fromkeys([*wanted, "scorer", "scorer_version"])
+        found = self._frame(tables.SCORES, list(named))
+        counts = found["scorer_version"].eq(found["scorer"].map(current))
+        return found.loc[counts, wanted].reset_index(drop=True)
 
     def latency(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """One row per timed request."""

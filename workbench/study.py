@@ -7,6 +7,7 @@ lines. ``Study.plan`` turns it into rows.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
@@ -155,7 +156,7 @@ class Study:
         study = object.__new__(cls)
         values = marked.data
         if isinstance(values, dict) and "name" not in values:
-            values = {"name": path.stem, **values}
+            values = {"name": _name_of(path), **values}
         study._fill(values, str(path), path.parent, marked, check_files=True)
         return study
 
@@ -357,6 +358,11 @@ class Study:
         return found or cells[0]
 
 
+def _name_of(path: Path) -> str:
+    """A study's name made of its file's name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")[:100] or "study"
+
+
 def entries(grid: Any) -> list[tuple[str | None, dict[str, Any]]]:
     """The settings a grid spells out, in order, with their names if they have any.
 
@@ -373,6 +379,8 @@ def entries(grid: Any) -> list[tuple[str | None, dict[str, Any]]]:
 
 
 def _plain_prompts(prompts: Any) -> Any:
+    if isinstance(prompts, dict):
+        return {key: str(v) if isinstance(v, Path) else v for key, v in prompts.items()}
     if isinstance(prompts, PromptSet):
         return {"name": prompts.name, "n": len(prompts), "sha256": prompts.sha256}
     if isinstance(prompts, list):

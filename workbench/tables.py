@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from dataclasses import dataclass
@@ -78,6 +77,10 @@ CREATE TABLE failures (
     PRIMARY KEY (cell_id, prompt_id, repeat));
 """  # noqa: S608 - a number of ours
 
+_AS_NOW: Final = """
+CREATE TEMP VIEW cells AS SELECT *, NULL AS template FROM main.cells;
+"""
+"""Makes a record of version 1, which had no templates, read like one of today, without changing it."""
 _CHUNK_ROWS: Final = 50_000
 _JSON_TYPES: Final = ("list<int32>", "list<double>", "list<string>")
 
@@ -227,9 +230,11 @@ def open_database(path: Path, *, write: bool) -> sqlite3.Connection:
     with explained(path):
         db = connect(path, "rw" if write else None)
         try:
-            if _version(db) < SCHEMA_VERSION and os.access(path, os.W_OK):
-                with contextlib.closing(connect(path, "rw")) as writable:
-                    _upgrade(writable)
+            if _version(db) < SCHEMA_VERSION:
+                if write:
+                    _upgrade(db)
+                else:
+                    db.executescript(_AS_NOW)
             check(db, path)
         except BaseException:
             db.close()
@@ -266,10 +271,6 @@ def check(db: sqlite3.Connection, directory: Path) -> None:
         raise newer(directory, version)
     names = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
     missing = sorted(set(NAMES) - names)
-    if not missing and version < SCHEMA_VERSION:
-        raise StoreError(
-            f"{directory}: written by an older version (schema {version}); open it once where it can be written"
-        )
     if missing:
         raise StoreError(f"{directory}: {DATABASE} is damaged (no table {missing[0]}); {REPAIR}")
 
@@ -309,7 +310,7 @@ def write_parquet(db: sqlite3.Connection, table: Table, run_id: str, path: Path)
     from pyarrow import parquet  # noqa: PLC0415 - slow to import
 
     names = list(table.names)
-    temporary = path.with_name(f"{path.name}.tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with parquet.ParquetWriter(temporary, _schema(table, names), compression="zstd") as writer:
         for batch in _batches(db, table, run_id, names):
             writer.write_batch(batch)

@@ -28,7 +28,7 @@ def word(prompts: PromptSet, named: Mapping[str, Any]) -> dict[str | None, Promp
         PromptSetError: Lists every prompt that a template cannot be filled in for, and the prompts that are only
             variables where no template words them.
     """
-    bare = [prompt.id for prompt in prompts if not prompt.messages]
+    bare = prompts.unasked  # a system message alone asks nothing
     if bare and (not named or None in named.values()):
         without = [name for name, template in named.items() if template is None]
         where = f"template {without[0]!r} is empty" if without else "the study has no templates"

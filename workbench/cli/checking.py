@@ -80,6 +80,11 @@ def _check_scorers(named: Any, base_dir: Path, check: Check) -> list[Scorer]:
             found.append(get_scorer(scorer, base_dir))
         except ScorerError as error:
             check.add(where, str(error))
+            continue
+        if found[-1].name in [scorer.name for scorer in found[:-1]]:
+            check.add(
+                where, f"two scorers are called {found[-1].name!r}; give one of them another name"
+            )
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,8 @@ from workbench.cli.base import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from workbench.comparing import Comparison
     from workbench.runs import Run
 
@@ -35,6 +37,14 @@ class Format(StrEnum):
     LM_EVAL = "lm-eval"
     MARKDOWN = "markdown"
     SUMMARY = "summary"
+
+
+class Side(StrEnum):
+    """On which prompts ``compare`` compares."""
+
+    SELECT = "select"
+    CONFIRM = "confirm"
+    ALL = "all"
 
 
 class Only(StrEnum):
@@ -76,6 +86,12 @@ def compare(
         typer.Option(help="Cell id or label; by default the best (of OTHER, if it is given)."),
     ] = None,
     baseline: Baseline = None,
+    split: Annotated[
+        Side | None,
+        typer.Option(
+            help="Prompts to compare on; by default those held out where the best cell was picked, else all."
+        ),
+    ] = None,
     only: Annotated[Only, typer.Option(help="Which prompts to show.")] = Only.CHANGED,
     limit: Annotated[int, typer.Option(min=0, help="Most prompts to show.")] = 10,
     json_out: Json = False,
@@ -91,7 +107,7 @@ def compare(
 
     first = open_run(run, out)
     second = None if other is None else open_run(other, out)
-    found = _compared(first, second, cell, baseline)
+    found = _compared(first, second, cell, baseline, split)
     shown = found.changes
     if only is Only.CHANGED:
         shown = shown[shown["change"].isin(["better", "worse"])]
@@ -107,22 +123,28 @@ def compare(
         typer.echo(answers.text(shown, labels=found.labels, limit=limit))
 
 
-def _compared(first: Run, second: Run | None, cell: str | None, baseline: str | None) -> Comparison:
+def _compared(
+    first: Run, second: Run | None, cell: str | None, baseline: str | None, split: Side | None
+) -> Comparison:
     from workbench import comparing
 
     if second is not None:
+        if split is not None:
+            raise typer.BadParameter("--split is for two cells of one run")
         return comparing.compare_runs(first, second, baseline, cell or _best(second, None))
-    return comparing.compare(first, cell or _best(first, baseline), baseline)
+    if split is None and cell is None and first.holds_out:
+        split = Side.CONFIRM  # the prompts that picked the cell would flatter it
+    side = None if split in (None, Side.ALL) else split.value
+    return comparing.compare(first, cell or _best(first, baseline), baseline, split=side)
 
 
 def _best(run: Run, baseline: str | None) -> str:
     """The cell with the highest quality, other than the baseline if there is another."""
-    table = run.summary()
+    from workbench.words import ranked
+
     base = run.cell_id(baseline)
-    others = table[table["cell_id"] != base].sort_values(
-        ["quality", "e2el_ms_p50"], ascending=[False, True], na_position="last", kind="stable"
-    )
-    return str(others["cell_id"].iloc[0]) if len(others) else base
+    names = [*ranked(run.summary(), base).index, *run.cells["cell_id"]]
+    return next((str(name) for name in names if name != base), base)
 
 
 @app.command()
@@ -204,6 +226,13 @@ def import_file(
         list[str] | None,
         typer.Option(help="name=column, where the file has other names: --field prompt=Question."),
     ] = None,
+    allow_python: Annotated[
+        bool,
+        typer.Option(
+            "--allow-python",
+            help="Keep a promptfoo file's python assertions; scoring will run them.",
+        ),
+    ] = False,
     answers: Annotated[
         bool,
         typer.Option(
@@ -226,6 +255,11 @@ def import_file(
 
     Example: workbench import questions.csv --field prompt=Question --to questions.jsonl
     """
+    given = {"--prompts": prompts, "--name": None if name == "imported" else name}
+    wrong = [option for option, value in given.items() if value is not None and not answers]
+    if wrong or (answers and (to is not None or field)):
+        meant = ", ".join(wrong) or "--to and --field"
+        raise typer.BadParameter(f"{meant}: {'only with' if wrong else 'not with'} --answers")
     if answers:
         from workbench.imported import import_answers
 
@@ -236,12 +270,23 @@ def import_file(
         raise typer.BadParameter("say where to write the prompts: --to FILE.jsonl")
     from workbench import interchange
 
-    fields = dict(_named(item) for item in field or ())
-    read = interchange.convert(source, to, fields or None, force=force)
+    fields = _fields(field or ())
+    read = interchange.convert(source, to, fields or None, force=force, allow_python=allow_python)
     if json_out:
         print_json({"file": str(to), "n_prompts": len(read), "sha256": read.sha256})
     else:
         typer.echo(f"{to}: {len(read):,} prompts")
+
+
+def _fields(items: Iterable[str]) -> dict[str, Any]:
+    """Our field to column; vars and metadata may take several columns."""
+    columns: dict[str, list[str]] = {}
+    for name, column in map(_named, items):
+        columns.setdefault(name, []).append(column)
+    return {
+        name: found if len(found) > 1 or name in ("vars", "metadata") else found[0]
+        for name, found in columns.items()
+    }
 
 
 def _named(item: str) -> tuple[str, str]:

@@ -229,7 +229,13 @@ def _describe(
     plan = study.plan(prompts if limit is None else prompts.subset(limit, study.seed), defaults)
     if json_out:
         cells = [
-            {"cell_id": c.cell_id, "label": c.label, "adapter": c.adapter, **c.params.to_dict()}
+            {
+                "cell_id": c.cell_id,
+                "label": c.label,
+                "adapter": c.adapter,
+                "template": c.template,
+                **c.params.to_dict(),
+            }
             for c in plan.cells
         ]
         merged = [{"dropped": c.dropped.label, "kept": c.kept.label} for c in plan.collapsed]

@@ -7,6 +7,7 @@ edited function is another judge.
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +15,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from workbench.errors import ScorerError
-from workbench.scorers.base import FunctionScorer
+from workbench.scorers.base import FAMILIES, FunctionScorer
 
 _SPEC: Final = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_]\w*)")
 
@@ -32,6 +33,10 @@ def file_scorer(spec: str, base_dir: str | Path | None = None) -> FunctionScorer
     found = _SPEC.fullmatch(spec)
     if found is None:
         raise ScorerError(f"a scorer in a file is FILE.py:FUNCTION, got {spec!r}")
+    if found["name"] in FAMILIES:
+        raise ScorerError(
+            f"scorer {spec}: {found['name']!r} ships with the workbench; rename the function"
+        )
     path = _place(found["file"], base_dir)
     code = path.read_bytes()
     made = getattr(_run(path, code), found["name"], None)
@@ -53,11 +58,18 @@ def _place(name: str, base_dir: str | Path | None) -> Path:
 
 
 def _run(path: Path, code: bytes) -> Any:
-    module = ModuleType(f"workbench_scorers_{path.stem}")
+    """The file as a module; what it imports from its own folder is found."""
+    name = f"workbench_scorers_{sha256(str(path).encode() + code).hexdigest()[:16]}"
+    module = ModuleType(name)
     module.__file__ = str(path)
+    sys.modules[name] = module  # dataclasses and pickle look there
+    sys.path.insert(0, str(path.parent))
     try:
         exec(compile(code, str(path), "exec"), module.__dict__)  # noqa: S102 - the user's own file
-    except Exception as error:  # whatever is in it
+    except (Exception, SystemExit) as error:  # whatever is in it
+        del sys.modules[name]
         where = f"{type(error).__name__}: {error}"
         raise ScorerError(f"scorer file {path} cannot be run: {where}") from error
+    finally:
+        sys.path.remove(str(path.parent))
     return module
