@@ -103,11 +103,12 @@ def marked(page: str, tag: str) -> list[str]:
 
 @given(NASTY)
 def test_visible_text_has_nothing_hidden(text):
-    """What is left is printable: no control or format characters but line ends, tabs and letters' own joints."""
+    """What is left is printable: no control or format characters but line ends, tabs, marks with a shape and single joiners."""
     shown = answers.visible(text)
     kinds = {unicodedata.category(c) for c in shown} - {"Cn", "Co"}
     assert kinds.isdisjoint({"Cs", "Zl", "Zp"})
-    odd = {c for c in shown if unicodedata.category(c) in ("Cc", "Cf")}
+    assert not re.search(r"[\s!-~\u200c\u200d][\u200c\u200d]|[\u200c\u200d]([\s!-~]|$)", shown)
+    odd = {c for c in shown if unicodedata.category(c) in ("Cc", "Cf")} - {"\u200c", "\u200d"}
     assert all(
         c in "\n\t" or unicodedata.name(c).startswith(("ARABIC", "SYRIAC", "KAITHI")) for c in odd
     )
@@ -124,6 +125,11 @@ def test_visible_text_has_nothing_hidden(text):
         ("zero\u200bwidth\ufeff\u2060", "zero⟨U+200B⟩width⟨U+FEFF⟩⟨U+2060⟩"),
         ("soft\u00adhyphen \U000e0041 \u3164", "soft⟨U+00AD⟩hyphen ⟨U+E0041⟩ ⟨U+3164⟩"),
         ("half \ud83d pair", "half ⟨U+D83D⟩ pair"),
+        ("می\u200cخواهم", "می\u200cخواهم"),  # noqa: RUF001
+        ("क्\u200dष", "क्\u200dष"),
+        ("👩🏽\u200d💻 🏳\ufe0f\u200d🌈", "👩🏽\u200d💻 🏳\ufe0f\u200d🌈"),
+        ("a\u200db c\u200c", "a⟨U+200D⟩b c⟨U+200C⟩"),
+        ("می\u200c\u200cخ \u200d👩", "می⟨U+200C⟩⟨U+200C⟩خ ⟨U+200D⟩👩"),
     ],
 )
 def test_hidden_characters_are_named(text, shown):
@@ -210,6 +216,41 @@ def test_what_is_not_marked_is_common(old, new):
         assert words[0] == words[1] or max(map(len, words)) > 8
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "marks"),
+    [
+        ("中国的首都是北京。", "中国的首都是上海。", (["北京"], ["上海"])),
+        ("答えは東京です", "答えは大阪です", (["東京"], ["大阪"])),
+        ("می\u200cخواهم بروم", "می\u200cخواهد بروم", (["می\u200cخواهم"], ["می\u200cخواهد"])),  # noqa: RUF001
+        ("I am a 👩\u200d💻 here", "I am a 👨\u200d💻 here", (["👩\u200d💻"], ["👨\u200d💻"])),
+        ("cafe\u0301 noir", "cafe noir", (["cafe\u0301"], ["cafe"])),
+    ],
+    ids=["Chinese", "Japanese", "Persian", "emoji", "accent"],
+)
+def test_differences_in_other_scripts(old, new, marks):
+    """Single characters where words have no spaces between; joiners, accents and emoji are never cut apart."""
+    spans = answers.word_difference(old, new)
+    found = tuple([t[a:b] for a, b in s] for t, s in zip((old, new), spans, strict=True))
+    assert found == marks
+
+
+def test_both_wordings_of_a_question():
+    """Where the baseline was asked in other words, both are there; alone, the cell's."""
+    table = rows(("a", "b"), baseline_question="Sum of 2 and 3, <b>please</b>?")
+    page = answers.html(table)
+    assert "asked of the baseline:" in page
+    assert "Sum of 2 and 3, &lt;b&gt;please&lt;/b&gt;?" in page
+    assert page.index("please") < page.index("asked of the cell:") < page.index("What is 2 + 3?")
+    text = answers.text(table)
+    assert (
+        "  asked of the baseline:\n  Sum of 2 and 3, <b>please</b>?\n  asked of the cell:\n  What"
+        in text
+    )
+    alone = answers.html(table, labels=(None, "b")) + answers.text(table, labels=(None, "b"))
+    assert "asked of" not in alone
+    assert "What is 2 + 3?" in alone
+
+
 def test_words_of_one_answer_are_marked():
     """Words only the baseline has are deleted ones, words only the cell has inserted ones."""
     page = answers.html(rows(("The sum is 6.", "The sum, then, is 5.")))
@@ -231,7 +272,13 @@ def test_nothing_is_marked_where_marks_would_not_help(old, new):
     ("target", "text", "found"),
     [
         ("Paris", "PARIS, paris; Parisian", ["PARIS", "paris"]),
-        ("12", "12, 112, 12.5 and 12", ["12", "12", "12"]),
+        ("12", "12, 112, 12.5 and 12", ["12", "12"]),
+        ("5", "0.5, 5.5, -5, 1,5, 5,000; 5. (5) 3-5 答えは5です", ["5", "5", "5", "5"]),
+        ("500", "1,500 or 500", ["500"]),
+        ("-5", "-5, 5, \u22125", ["-5", "\u22125"]),
+        ("3.5", "13.5, 3.55, 3.5.", ["3.5"]),
+        ("北京", "中国的首都是北京。", ["北京"]),
+        ("東京", "答えは東京です", ["東京"]),
         ("1234567", "1,234,567 or 1234567", ["1,234,567", "1234567"]),
         ("a", "a b A", ["a"]),
         ('["one", 2]', "two 2 One", ["2", "One"]),

@@ -202,10 +202,64 @@ def test_held_out_prompts_are_mentioned():
     """All prompts count unless a split is named, and either is said."""
     splits = {f"p{i}": "confirm" for i in range(12)}
     run = paired_run(one_draw(a=[0] * N, b=[1] * N), splits=splits)
-    assert compare(run, "b").text.splitlines()[-1] == "Held-out prompts are counted in."
+    everything = compare(run, "b")
+    assert (everything.split, everything.n_held_out) == (None, 12)
+    assert "b against a, on all 24 prompts scored in both, those used for choosing included: " in (
+        everything.text
+    )
     found = compare(run, "b", split="confirm")
-    assert found.n_prompts == 12
-    assert found.text.splitlines()[-1] == 'Only prompts of the split "confirm" count here.'
+    assert (found.n_prompts, found.split, found.n_held_out) == (12, "confirm", 12)
+    assert found.text.startswith("b against a, on the 12 held-out prompts scored in both: ")
+    found = compare(run, "b", split="select")
+    assert (found.n_prompts, found.to_dict()["split"], found.n_held_out) == (12, "select", 0)
+    assert found.text.startswith(
+        "b against a, on the 12 prompts scored in both that are not held out: "
+    )
+
+
+def test_what_the_p_value_of_a_split_is_worth():
+    """On held-out prompts p holds for a cell chosen without them; elsewhere it does not count the other cells."""
+    splits = {f"p{i}": "confirm" for i in range(12)}
+    run = paired_run(one_draw(a=[0] * N, b=[1] * N, c=[0] * N), splits=splits)
+    assert "This p is right if the cell was chosen without these prompts." in (
+        compare(run, "b", split="confirm").text
+    )
+    assert "of one comparison; the run has 3 cells" in compare(run, "b", split="select").text
+
+
+def test_latency_of_a_split_is_of_all_requests():
+    """The split chooses prompts for quality only, and that is said."""
+    splits = {f"p{i}": "confirm" for i in range(12)}
+    run = paired_run(
+        one_draw(a=[0] * N, b=[1] * N), splits=splits, latency=times({"a": 100, "b": 107})
+    )
+    found = compare(run, "b", split="confirm")
+    assert found.notes == ("Latency is of all timed requests.",)
+    assert found.latency["e2el_ms"].n == 24
+    assert compare(run, "b").notes == ()
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        (None, "b against a: no prompt was scored in both."),
+        ("confirm", "b against a: no held-out prompt was scored in both."),
+        ("select", "b against a: no prompt that is not held out was scored in both."),
+    ],
+)
+def test_nothing_scored_in_a_split(split, said):
+    """Which prompts have no score is said."""
+    run = paired_run(one_draw(a=[None] * 2, b=[None] * 2), splits={"p0": "confirm"})
+    assert compare(run, "b", split=split).text.splitlines()[0] == said
+
+
+def test_the_only_cell_has_nothing_beside_it():
+    """A run of one cell says that there is no other, not to name one."""
+    with pytest.raises(WorkbenchError) as caught:
+        compare(paired_run(one_draw(a=[1])), "a")
+    assert str(caught.value) == (
+        "'a' is the only cell of this run: there is nothing to compare it with"
+    )
 
 
 # Two runs

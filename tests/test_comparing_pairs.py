@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -124,6 +125,22 @@ def test_the_question_of_a_prompt_for_templates():
 def test_targets_as_text(target, text):
     """Texts stay, other values become JSON."""
     assert target_text(Prompt("a", ({"role": "user", "content": "x"},), target)) == text
+
+
+def test_the_question_is_the_one_that_was_asked():
+    """A cell's own wording is shown; the baseline's too, where it differs; a run that cannot tell shows the prompt."""
+
+    def worded(cell: str, prompt_id: str) -> Prompt:
+        said = f"{prompt_id} by {cell}" if cell != "c" else f"{prompt_id} by b"
+        return Prompt(prompt_id, ({"role": "user", "content": said},))
+
+    run = paired_run({c: {p: [1] for p in PROMPTS} for c in "abc"})
+    assert changes(run, "b")["question"].iloc[0] == "Question p0?"
+    run = replace(run, worded=worded)
+    table = changes(run, "b")
+    assert table["question"].tolist() == [f"{p} by b" for p in PROMPTS]
+    assert table["baseline_question"].tolist() == [f"{p} by a" for p in PROMPTS]
+    assert changes(run, "c", "b")["baseline_question"].isna().all()
 
 
 def test_of_a_real_run(tmp_path):

@@ -195,7 +195,7 @@ def test_the_held_out_prompts(run, view):
     assert {splits[p] for p in prompts(view)} == {"select"}
     view.split.value = "confirm"
     assert {splits[p] for p in prompts(view)} == {"confirm"}
-    assert "Only prompts of the split" in says(view)
+    assert "held-out prompts scored in both" in says(view)
     view.split.value = None
     assert view.change.options[0][0] == f"all {N_PROMPTS}"
 
@@ -290,6 +290,31 @@ def test_names_are_shown_not_run():
 def test_runs_with_little_in_them(scores, words):
     """They open all the same and say what is missing."""
     assert says(View(Browser(paired_run(scores)), "a")).startswith(words)
+
+
+def test_beside_a_baseline_that_broke_a_cell_is_shown_alone():
+    """Answers are not hidden because the baseline has none: they are shown without it, and that is said."""
+    view = View(Browser(paired_run({"a": {"p0": ["error"]}, "b": {"p0": [1]}})), "a")
+    assert prompts(view) == ["p0"]
+    assert view.answers.value.count('<th scope="col">') == 2
+    assert view.change.options[0][0] == "all 1"
+    assert says(view) == ("no prompt was answered by both a and b; below: the answers of b alone")
+
+
+def test_the_question_is_worded_as_the_cell_was_asked(tmp_path):
+    """With templates each cell's own wording stands beside its answers."""
+    study = study_file(
+        tmp_path,
+        templates={"plain": "{{ input }}", "polite": "Please tell me: {{ input }}"},
+        latency=None,
+    )
+    done = api.run(study, out=tmp_path, progress=False, say=lambda _: None)
+    view = View(Browser(read(done)), done.cell_id())
+    polite = done.cells.loc[done.cells["template"].eq("polite"), "cell_id"].iloc[0]
+    view.pick(polite)
+    assert "Please tell me: " in view.answers.value
+    view.search.value = "please TELL"
+    assert prompts(view)
 
 
 def test_a_study_without_scorers_or_latency(tmp_path):

@@ -16,7 +16,10 @@ import unicodedata
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pandas as pd
+import regex
 from rapidfuzz.distance import LCSseq
+
+from workbench.scorers.texts import whole_word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,7 +37,21 @@ _DIFF_LIMIT: Final = 40_000
 """Characters of the longer answer above which words are not compared."""
 _COMMON: Final = 0.2
 """Two longer answers with a smaller share of common words are not marked: everything would be."""
-_WORD: Final = re.compile(r"\w+|[^\w\s]")
+_WORD: Final = regex.compile(
+    r"[\p{Han}\p{Hiragana}\p{Katakana}]\p{M}*|[\w\p{M}--[\p{Han}\p{Hiragana}\p{Katakana}]]"
+    r"(?:[\w\p{M}--[\p{Han}\p{Hiragana}\p{Katakana}]]|[\u200c\u200d](?=\w))*|(?![\w\s])\X",
+    regex.V1,
+)
+"""Words with their accents; where words are written without spaces, single characters; signs and emoji as a whole."""
+_JOINED: Final = r"[\p{L}\p{M}&&[\p{Arab}\p{Syrc}\p{Mong}\p{Nkoo}\p{Deva}\p{Beng}\p{Guru}\p{Gujr}\p{Orya}\p{Taml}\p{Telu}\p{Knda}\p{Mlym}\p{Sinh}\p{Tibt}\p{Mymr}\p{Khmr}]]"
+_JOINER: Final = regex.compile(
+    rf"(?<={_JOINED})[\u200c\u200d](?={_JOINED})"
+    r"|(?<=\p{So}|[\p{So}\U0001f3fb-\U0001f3ff]|\p{So}\ufe0f)\u200d(?=\p{So})",
+    regex.V1,
+)
+"""Joiners that do what they are for: letters of scripts that join them, and emoji made of several."""
+_BEFORE_NUMBER: Final = r"(?<![^\W\u2e80-\U0010ffff])(?<!\.)(?<!\d,)(?<!(?<![\w)])[-\u2212\u2013])"  # not the end of a number, nor without its sign
+_AFTER_NUMBER: Final = r"(?![^\W\u2e80-\U0010ffff]|\.\d|,\d{3}(?!\d))"
 _MATCHES: Final = 50
 _KEPT: Final = frozenset("\n\t")
 _HIDDEN_LETTERS: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
@@ -106,7 +123,7 @@ def visible(text: str) -> str:
     >>> visible("a\x1b[31mb\u202ec")
     'a⟨U+001B⟩[31mb⟨U+202E⟩c'
     """
-    return text.translate(_PLAIN)
+    return _translated(text, _PLAIN)
 
 
 def escape(text: str) -> str:
@@ -115,7 +132,17 @@ def escape(text: str) -> str:
     >>> escape('<b onclick="x">')
     '&lt;b onclick=&quot;x&quot;&gt;'
     """
-    return text.translate(_MARKUP)
+    return _translated(text, _MARKUP)
+
+
+def _translated(text: str, signs: _Signs) -> str:
+    """Every character as its sign, but for joiners that letters and emoji need."""
+    if "\u200c" not in text and "\u200d" not in text:
+        return text.translate(signs)
+    kept = [m.start() for m in _JOINER.finditer(text)]
+    ends = zip([0, *(i + 1 for i in kept)], [*kept, len(text)], strict=True)
+    pieces = [text[a:b].translate(signs) for a, b in ends]
+    return "".join(f"{p}{text[i]}" for p, i in zip(pieces, kept, strict=False)) + pieces[-1]
 
 
 # ------------------------------------------------------------------------------------- what is marked
@@ -159,7 +186,8 @@ def word_difference(old: str, new: str) -> tuple[list[Span], list[Span]]:
 def occurrences(target: str | None, text: str) -> list[Span]:
     """Where a target occurs in a text as whole words, as (start, end); a JSON list or object stands for its values.
 
-    Case does not matter but for single letters; numbers may have thousands separators.
+    Case does not matter but for single letters; a number is not found inside another, and may have thousands separators.
+    In scripts without spaces between words a target is found anywhere.
     """
     pattern = "|".join(_pattern(t) for t in _values(target))
     if not pattern:
@@ -182,14 +210,18 @@ def _values(target: str | None) -> list[str]:
 
 
 def _pattern(value: str) -> str:
-    body = re.escape(value)
-    if re.fullmatch(r"\d{4,}", value):
-        body = ",?".join(re.findall(r"\d{1,3}(?=(?:\d{3})*$)", value))
-    if len(value) > 1:
-        body = f"(?i:{body})"
-    before = r"(?<!\w)" if re.match(r"\w", value) else ""
-    after = r"(?!\w)" if re.search(r"\w$", value) else ""
-    return f"{before}{body}{after}"
+    body = whole_word(value)
+    if re.fullmatch(r"[-+]?\d+(?:\.\d+)?", value, re.ASCII):
+        body = f"{_BEFORE_NUMBER}{_digits(value)}{_AFTER_NUMBER}"
+    return f"(?i:{body})" if len(value) > 1 else body
+
+
+def _digits(value: str) -> str:
+    """The pattern of a number, with or without separators between thousands."""
+    sign, whole, rest = re.fullmatch(r"([-+]?)(\d+)(.*)", value).groups()  # type: ignore[union-attr]
+    places = ",?".join(re.findall(r"\d{1,3}(?=(?:\d{3})*$)", whole))
+    before = r"[-\u2212]" if sign == "-" else re.escape(sign)
+    return before + places + re.escape(rest)
 
 
 def _render(answer: _Answer, start: int, end: int) -> str:
@@ -281,17 +313,32 @@ def _about(row: dict[Any, Any], *, both: bool, target: bool, clip: int) -> str:
     score = f"score {_score(row['score'])}"
     if both:
         score = f"{SIGNS[kind]} {kind}: {_score(row['baseline_score'])} → {_score(row['score'])}"
-    asked = _clipped(_Answer(str(row["question"]), "", [], []), min(clip, 300))
+    asked = _asked(row, both=both, clip=min(clip, 300))
     name = f'<span class="wb-id">{escape(str(row["prompt_id"]))}</span>'
     lines = [
         f'<div class="wb-{kind if both else "same"}">{name}<br><span class="wb-small">{score}</span></div>',
-        f'<div class="wb-text" dir="auto">{asked}</div>',
+        asked,
     ]
     if target and pd.notna(row["target"]):
         lines.append(
             f'<div class="wb-small wb-text" dir="auto">target: {escape(str(row["target"])[:clip])}</div>'
         )
     return "".join(lines)
+
+
+def _asked(row: dict[Any, Any], *, both: bool, clip: int) -> str:
+    """The question; where the two cells word it in two ways, both."""
+    asked = {"": str(row["question"])}
+    if both and pd.notna(row.get("baseline_question")):
+        asked = {
+            "asked of the baseline:": str(row["baseline_question"]),
+            "asked of the cell:": asked[""],
+        }
+    return "".join(
+        (f'<div class="wb-small">{head}</div>' if head else "")
+        + f'<div class="wb-text" dir="auto">{_clipped(_Answer(said, "", [], []), clip)}</div>'
+        for head, said in asked.items()
+    )
 
 
 def _clipped(answer: _Answer, clip: int) -> str:
@@ -359,8 +406,13 @@ def text(
         wanted = (
             f", target {_code(str(row['target']))}" if target and pd.notna(row["target"]) else ""
         )
-        parts = [("  ", row["question"]), ("- ", row["baseline_text"]), ("+ ", row["text"])]
-        shown = parts if both else [parts[0], parts[2]]
+        shown = [("  ", row["question"]), ("- ", row["baseline_text"]), ("+ ", row["text"])]
+        if not both:
+            del shown[1]
+        elif pd.notna(row.get("baseline_question")):
+            asked = f"asked of the baseline:\n{row['baseline_question']}"
+            shown[0] = ("  ", f"asked of the cell:\n{row['question']}")
+            shown.insert(0, ("  ", asked))
         body = "\n".join(_marked(sign, str(value), clip) for sign, value in shown)
         fence = _fence(body, 3)
         name = _code(str(row["prompt_id"]))

@@ -14,7 +14,7 @@ import pandas as pd
 
 from workbench import analysis, stats
 from workbench.comparing import words
-from workbench.comparing.pairs import CHANGES, RunTables, answers_of, changes, table_of
+from workbench.comparing.pairs import CHANGES, RunTables, answers_of, changes, table_of, wording
 from workbench.errors import WorkbenchError
 from workbench.scorers.degeneration import has_loop
 
@@ -75,6 +75,8 @@ class Comparison:
             difference over requests of the same prompt and round (interval: bootstrap over prompts). Empty if not timed.
         notes: What else a reader must know, one sentence each.
         changes: See `changes`.
+        split: "select" or "confirm" if only those prompts count; None for all.
+        n_held_out: Of ``n_prompts``, those held out from the choice of a cell (split "confirm").
     """
 
     cell: str
@@ -94,6 +96,8 @@ class Comparison:
     latency: dict[str, Paired]
     notes: tuple[str, ...]
     changes: pd.DataFrame = field(repr=False, compare=False)
+    split: str | None = None
+    n_held_out: int = 0
 
     @property
     def diff(self) -> float:
@@ -143,6 +147,7 @@ class _Pair(NamedTuple):
     ids: tuple[str, str]
     labels: tuple[str, str]
     n_cells: int
+    asked: tuple[Callable[[str], Prompt], Callable[[str], Prompt]]
 
 
 def compare(
@@ -159,7 +164,8 @@ def compare(
         run: A run.
         cell: Id or label.
         baseline: Id or label; by default the run's baseline.
-        split: "select" or "confirm" takes only those prompts for everything but latency.
+        split: "select" or "confirm" takes only those prompts for everything but latency; "confirm" is right for a cell
+            that was picked for its score. None takes all.
         rng: Generator or seed of the sign flips and the bootstrap.
 
     Raises:
@@ -169,7 +175,7 @@ def compare(
     ids = run.cell_id(baseline), run.cell_id(cell)
     names = run.cells.set_index("cell_id")["label"]
     if ids[0] == ids[1]:
-        raise WorkbenchError(f"{names[ids[0]]!r} cannot be compared with itself; name another cell")
+        raise WorkbenchError(_itself(str(names[ids[0]]), len(names)))
     timed = analysis.measured(run.latency) if len(run.latency) else run.latency
     pair = _Pair(
         answers_of(run, ids[0], split),
@@ -178,14 +184,17 @@ def compare(
         ids,
         (str(names[ids[0]]), str(names[ids[1]])),
         len(run.cells),
+        (wording(run, ids[0]), wording(run, ids[1])),
     )
-    notes = []
-    if split is not None:
-        latency = ", except for latency" if len(timed) else ""
-        notes.append(f'Only prompts of the split "{split}" count here{latency}.')
-    elif {"select", "confirm"} <= set(run.generations["split"].unique()):
-        notes.append("Held-out prompts are counted in.")
-    return _comparison(pair, run.prompts, notes, rng)
+    notes = ["Latency is of all timed requests."] if split is not None and len(timed) else []
+    return _comparison(pair, run.prompts, notes, rng, split)
+
+
+def _itself(name: str, n_cells: int) -> str:
+    """Why a cell is not compared with itself."""
+    if n_cells == 1:
+        return f"{name!r} is the only cell of this run: there is nothing to compare it with"
+    return f"{name!r} cannot be compared with itself; name another cell"
 
 
 def compare_runs(
@@ -226,8 +235,9 @@ def compare_runs(
         label = run.cells.set_index("cell_id")["label"][cell]
         labels.append(f"{label} ({run.manifest['engine']['model']}, {run.manifest['run_id']})")
     notes += _other_conditions(run_a, run_b, timed=all(len(t) for t in times))
-    pair = _Pair(sides[0], sides[1], (times[0], times[1]), ids, (labels[0], labels[1]), 2)
-    return _comparison(pair, run_b.prompts, notes, rng)
+    asked = wording(run_a, ids[0]), wording(run_b, ids[1])
+    pair = _Pair(sides[0], sides[1], (times[0], times[1]), ids, (labels[0], labels[1]), 2, asked)
+    return _comparison(pair, run_b.prompts, notes, rng, None)
 
 
 def _shared(run_a: RunTables, run_b: RunTables) -> tuple[list[str], list[str]]:
@@ -279,10 +289,14 @@ def _other_conditions(run_a: RunTables, run_b: RunTables, *, timed: bool) -> lis
 
 
 def _comparison(
-    pair: _Pair, prompts: PromptSet, notes: list[str], rng: np.random.Generator | int
+    pair: _Pair,
+    prompts: PromptSet,
+    notes: list[str],
+    rng: np.random.Generator | int,
+    split: str | None,
 ) -> Comparison:
     generator = np.random.default_rng(rng)
-    table = table_of(pair.before, pair.after, prompts)
+    table = table_of(pair.before, pair.after, prompts, pair.asked)
     if table.empty:
         raise WorkbenchError(f"no prompt was answered by both {' and '.join(pair.labels)}")
     before, after = (
@@ -308,6 +322,8 @@ def _comparison(
         latency=_latency(*pair.times, generator),
         notes=tuple(notes),
         changes=table,
+        split=split,
+        n_held_out=int(table["split"].eq("confirm").sum()),
     )
 
 

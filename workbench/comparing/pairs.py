@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import pandas as pd
 
 from workbench import analysis
+from workbench.scorers import texts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from workbench.prompts import Prompt, PromptSet
 
@@ -76,7 +78,8 @@ def changes(
         One row per prompt, in the order of the prompt set: ``prompt_id``, ``group``, ``baseline_score``, ``score`` and
         ``diff`` (means over repeats, 0..1; NaN where nothing was scored), ``change`` (one of `CHANGES`), ``baseline_text`` and
         ``text`` (the answer of the repeat whose score is nearest the mean; of two as near, the one that shows the
-        change), ``question`` (last user message), ``target`` (text; a list or an object as JSON; None if there is none), ``baseline_tokens`` and ``tokens`` (means
+        change), ``question`` (last user message, as the cell words it), ``baseline_question`` (as the baseline
+        words it; None where both are the same), ``target`` (text; a list or an object as JSON; None if there is none), ``baseline_tokens`` and ``tokens`` (means
         over repeats), ``baseline_finish`` and ``finish`` (of the answers shown), ``split``, ``baseline_repeat`` and ``repeat``,
         ``baseline_shown_score`` and ``shown_score`` (of the answers shown).
 
@@ -86,7 +89,13 @@ def changes(
     """
     names = run.cell_id(baseline), run.cell_id(cell)
     before, after = (answers_of(run, name, split, repeat) for name in names)
-    return table_of(before, after, run.prompts)
+    return table_of(before, after, run.prompts, (wording(run, names[0]), wording(run, names[1])))
+
+
+def wording(run: RunTables, cell: str) -> Callable[[str], Prompt]:
+    """Prompt id to the prompt as a cell words it; as it is in the set if the run cannot tell."""
+    worded = getattr(run, "prompt", None)
+    return run.prompts.__getitem__ if worded is None else partial(worded, cell)
 
 
 def answers_of(
@@ -106,8 +115,13 @@ def answers_of(
     return analysis.frame(rows.loc[keep, _ROWS], mine, run.cells, run.primary)
 
 
-def table_of(before: pd.DataFrame, after: pd.DataFrame, prompts: PromptSet) -> pd.DataFrame:
-    """The table of `changes`, from the answers of the two cells."""
+def table_of(
+    before: pd.DataFrame,
+    after: pd.DataFrame,
+    prompts: PromptSet,
+    asked: tuple[Callable[[str], Prompt], Callable[[str], Prompt]],
+) -> pd.DataFrame:
+    """The table of `changes`, from the answers of the two cells and the prompts as each words them (see `wording`)."""
     old, new = _means(before), _means(after)
     order = [p.id for p in prompts if p.id in old.index and p.id in new.index]
     old, new = old.loc[order], new.loc[order]
@@ -115,7 +129,8 @@ def table_of(before: pd.DataFrame, after: pd.DataFrame, prompts: PromptSet) -> p
     diff = diff.where(diff.abs() > 1e-12, diff * 0)  # (1/3 + 1/3 + 1/3) is not always 1
     kind = np.select([diff > 0, diff < 0, diff == 0], CHANGES[:3], CHANGES[3])
     old_shown, new_shown = _shown(before, old, -diff), _shown(after, new, diff)
-    asked = [prompts[i] for i in order]
+    old_asked, new_asked = ([question(words(i)) for i in order] for words in asked)
+    other = [a if a != b else None for a, b in zip(old_asked, new_asked, strict=True)]
     return pd.DataFrame(
         {
             "prompt_id": order,
@@ -126,8 +141,9 @@ def table_of(before: pd.DataFrame, after: pd.DataFrame, prompts: PromptSet) -> p
             "change": pd.Series(kind, dtype="str"),
             "baseline_text": old_shown["text"].to_numpy(),
             "text": new_shown["text"].to_numpy(),
-            "question": pd.Series([question(p) for p in asked], dtype="str"),
-            "target": pd.Series([target_text(p) for p in asked], dtype="str"),
+            "question": pd.Series(new_asked, dtype="str"),
+            "baseline_question": pd.Series(other, dtype="str"),
+            "target": pd.Series([target_text(prompts[i]) for i in order], dtype="str"),
             "baseline_tokens": old["n_output_tokens"].to_numpy(),
             "tokens": new["n_output_tokens"].to_numpy(),
             "baseline_finish": old_shown["finish_reason"].to_numpy(),
@@ -172,7 +188,7 @@ def question(prompt: Prompt) -> str:
 
 def target_text(prompt: Prompt) -> str | None:
     """The target as text: a list or an object as JSON; None if there is none."""
-    target = prompt.target
-    if target is None or isinstance(target, str):
-        return target
-    return json.dumps(target, ensure_ascii=False)
+    if prompt.target is None:
+        return None
+    plain = texts.target_text(prompt.target)
+    return json.dumps(prompt.target, ensure_ascii=False) if plain is None else plain

@@ -23,9 +23,9 @@ def _quality(found: Comparison) -> str:
     old, new = found.labels
     q = found.quality
     if not q.n:
-        return f"{new} against {old}: no prompt was scored in both."
+        return f"{new} against {old}: {_none(found)} was scored in both."
     text = (
-        f"{new} against {old}, on the {_count(q.n, 'prompt')} scored in both: "
+        f"{new} against {old}, on {_over(found)}: "
         f"{100 * q.cell:.1f} % against {100 * q.baseline:.1f} %, {_points(q.diff)}"
     )
     if np.isnan(q.lo) or np.isnan(found.p):
@@ -40,9 +40,29 @@ def _quality(found: Comparison) -> str:
     else:
         verdict = f"No difference found ({shown}); the interval still allows {bounds} points."
     text = f"{text} (95 % interval {bounds}). {verdict}"
-    if found.n_cells > 2:
+    if found.n_cells > 2 and found.split == "confirm":
+        text += " This p is right if the cell was chosen without these prompts."
+    elif found.n_cells > 2:
         text += f" This p is of one comparison; the run has {found.n_cells} cells to choose from."
     return text
+
+
+def _over(found: Comparison) -> str:
+    """The prompts that the qualities are of."""
+    n = found.quality.n
+    if found.split == "confirm":
+        return f"the {_count(n, 'held-out prompt')} scored in both"
+    if found.split is not None:
+        return f"the {_count(n, 'prompt')} scored in both that are not held out"
+    if 0 < found.n_held_out < found.n_prompts:
+        return f"all {_count(n, 'prompt')} scored in both, those used for choosing included"
+    return f"the {_count(n, 'prompt')} scored in both"
+
+
+def _none(found: Comparison) -> str:
+    return {None: "no prompt", "confirm": "no held-out prompt"}.get(
+        found.split, "no prompt that is not held out"
+    )
 
 
 def _prompts(found: Comparison) -> str:

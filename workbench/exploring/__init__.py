@@ -59,4 +59,5 @@ def read(run: Run) -> Tables:
             cells=store.cells(),
             prompts=store.prompt_set(),
             primary=run.primary,
+            worded=run.prompt,
         )

@@ -5,7 +5,7 @@ Nothing here is more than a table at a time: a page of answers is cut out of the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
@@ -16,9 +16,9 @@ from workbench.comparing.pairs import CHANGES, changes
 from workbench.tables import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
-    from workbench.prompts import PromptSet
+    from workbench.prompts import Prompt, PromptSet
 
 PAGE: Final = 20
 """Prompts on a page."""
@@ -34,7 +34,15 @@ SORTS: Final = {
 ORDERS: Final = ("prompt set", "largest change", "longest answer")
 """What prompts are sorted by."""
 _KEPT: Final = 16
-_SEARCHED: Final = ("prompt_id", "question", "target", "baseline_text", "text", "group")
+_SEARCHED: Final = (
+    "prompt_id",
+    "question",
+    "baseline_question",
+    "target",
+    "baseline_text",
+    "text",
+    "group",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,7 @@ class Tables:
         cells: The cells table.
         prompts: The prompts.
         primary: Name of the primary scorer.
+        worded: The prompt of an id as a cell (id) words it; None: all cells ask the prompts as they are.
     """
 
     manifest: Mapping[str, Any]
@@ -58,6 +67,11 @@ class Tables:
     cells: pd.DataFrame
     prompts: PromptSet
     primary: str | None
+    worded: Callable[[str, str], Prompt] | None = field(default=None, repr=False, compare=False)
+
+    def prompt(self, cell_id: str, prompt_id: str) -> Prompt:
+        """A prompt as a cell worded it."""
+        return self.prompts[prompt_id] if self.worded is None else self.worded(cell_id, prompt_id)
 
     def cell_id(self, name: str | None = None) -> str:
         """The id of a cell, given as an id; of the baseline by default."""
@@ -181,14 +195,26 @@ class Browser:
     # Prompts
 
     def all_rows(self, query: Query) -> pd.DataFrame:
-        """Every prompt that both cells of a query answered; see `workbench.comparing.pairs.changes`."""
+        """Every prompt that both cells of a query answered; see `workbench.comparing.pairs.changes`.
+
+        Where they have no answered prompt in common, those of the cell alone.
+        """
         key = query.cell, query.baseline, query.split, query.repeat
         if key not in self._pairs:
             _forget(self._pairs)
-            self._pairs[key] = changes(
-                self.run, query.cell, query.baseline, split=query.split, repeat=query.repeat
-            )
+            rows = self._changes(query)
+            if rows.empty:
+                rows = self._changes(replace(query, baseline=query.cell))
+                rows.attrs["alone"] = True
+            self._pairs[key] = rows
         return self._pairs[key]
+
+    def _changes(self, query: Query) -> pd.DataFrame:
+        return changes(self.run, query.cell, query.baseline, split=query.split, repeat=query.repeat)
+
+    def alone(self, query: Query) -> bool:
+        """True if the cell of a query is shown without the baseline: it is the baseline, or they share no answer."""
+        return query.cell == query.baseline or "alone" in self.all_rows(query).attrs
 
     def found(self, query: Query) -> pd.DataFrame:
         """The prompts of a query before ``change``, ``order`` and ``page`` count."""
@@ -228,8 +254,10 @@ class Browser:
         n_pages = max(1, -(-len(rows) // PAGE))
         query = replace(query, page=min(max(query.page, 0), n_pages - 1))
         shown = rows.iloc[query.page * PAGE : (query.page + 1) * PAGE]
-        alone = query.cell == query.baseline
-        names = (None if alone else self.labels[query.baseline], self.labels[query.cell])
+        names = (
+            None if self.alone(query) else self.labels[query.baseline],
+            self.labels[query.cell],
+        )
         return answers.html(shown, labels=names), query, n_pages
 
     def comparison(self, query: Query) -> Comparison | None:

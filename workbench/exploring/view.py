@@ -260,7 +260,8 @@ class View:
         try:
             found = self.browser.comparison(self.query)
         except WorkbenchError as error:
-            return f"<p>{escape(str(error))}</p>"
+            cell = escape(self.browser.labels[self.query.cell])
+            return f"<p>{escape(str(error))}; below: the answers of {cell} alone</p>"
         if found is None:
             return f"<p>{escape(self.browser.labels[self.query.cell])}: the answers of this cell alone.</p>"
         return "".join(f"<p>{escape(line)}</p>" for line in found.text.splitlines())

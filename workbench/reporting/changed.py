@@ -9,7 +9,7 @@ import pandas as pd
 
 from workbench import answers, comparing, health, plots
 from workbench.answers import escape
-from workbench.comparing.pairs import question, target_text
+from workbench.comparing.pairs import question, target_text, wording
 from workbench.errors import WorkbenchError
 from workbench.reporting import pictures
 from workbench.reporting.amounts import count, number, percent, signs
@@ -244,7 +244,7 @@ def _own(facts: Facts) -> Html:
         return paragraphs(["No answer was generated."])
     rows = rows.drop_duplicates("prompt_id")
     shown = _as_changes(facts, rows)
-    labels = (None, facts.name(str(rows["cell_id"].iloc[0])))
+    labels = (None, facts.short(str(rows["cell_id"].iloc[0])))
     if not shown["score"].notna().any():
         return join(
             _group("Answers, in the order of the prompts", shown, labels, 2 * MOST_EXAMPLES)
@@ -265,7 +265,8 @@ def _own(facts: Facts) -> Html:
 
 def _as_changes(facts: Facts, rows: pd.DataFrame) -> pd.DataFrame:
     """Answers of one cell with the columns that `answers.html` reads."""
-    asked = [facts.run.prompts[i] for i in rows["prompt_id"]]
+    words = wording(facts.run, str(rows["cell_id"].iloc[0]))
+    asked = [words(i) for i in rows["prompt_id"]]
     return pd.DataFrame(
         {
             "prompt_id": rows["prompt_id"].to_numpy(),

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
+import pandas as pd
 import yaml
 
-from workbench import analysis, comparing, factors
+from workbench import analysis, comparing, effects, factors, words
+from workbench.comparing.words import ALPHA
+from workbench.plots.style import shorten
 from workbench.reporting.amounts import signs
 from workbench.runs import Run, open_run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pandas as pd
+__all__ = ["ALPHA", "Facts", "read"]
 
-ALPHA: Final = 0.05
-"""A difference counts if its Holm-adjusted p-value is below this."""
+MOST_NAME: Final = 80
+"""Characters of a cell's name inside a sentence."""
 
 
 class Facts:
@@ -53,8 +57,9 @@ class Facts:
     @cached_property
     def answer(self) -> list[str]:
         """What the run found, a line a subject."""
+        cells = self.run.cells.assign(label=self.run.cells["cell_id"].map(self.short))
         text = analysis.answer_in_words(
-            self.summary, self.run.cells, baseline=self.baseline, confirm=self.confirm
+            self.summary, cells, baseline=self.baseline, confirm=self.confirm
         )
         return signs(text).splitlines()
 
@@ -68,11 +73,22 @@ class Facts:
         return self.names[cell]
 
     @cached_property
+    def _shorts(self) -> dict[str, str]:
+        cut = {cell: shorten(name, MOST_NAME) for cell, name in self.names.items()}
+        seen = pd.Series(cut).value_counts()
+        return {c: f"{n} ({c[:6]})" if seen[n] > 1 else n for c, n in cut.items()}
+
+    def short(self, cell: str) -> str:
+        """The name of a cell for a sentence: what is too long is left out of its middle, other cells' names stay other."""
+        return self._shorts[cell]
+
+    @cached_property
     def ranked(self) -> pd.DataFrame:
-        """The summary, best first, cells without a score last; at the same quality the faster one first."""
-        return self.summary.sort_values(
-            ["quality", "e2el_ms_p50"], ascending=[False, True], kind="stable", na_position="last"
-        )
+        """The summary in the order of `workbench.words.ranked`, cells without a score last."""
+        order = list(words.ranked(self.summary, self.baseline).index)
+        rows = self.summary.set_index("cell_id", drop=False).rename_axis(None)
+        unscored = [cell for cell in rows.index if cell not in set(order)]
+        return rows.loc[[*order, *unscored]].reset_index(drop=True)
 
     @cached_property
     def scored(self) -> bool:
@@ -108,18 +124,21 @@ class Facts:
 
     @cached_property
     def comparison(self) -> comparing.Comparison | None:
-        """The other cell against the baseline, on the prompts the summary is about; None if there is no such pair."""
+        """The other cell against the baseline; None if they share no answered prompt.
+
+        Where prompts are held out it is over those, since the others chose the cell.
+        """
         if self.other is None:
             return None
-        mine = self.answers[self.answers["split"].eq(self.split)] if self.split else self.answers
+        split = "confirm" if self.run.holds_out else None
+        mine = self.answers[self.answers["split"].eq(split)] if split else self.answers
         both = [
             set(mine.loc[mine["cell_id"].eq(c), "prompt_id"]) for c in (self.baseline, self.other)
         ]
         if not both[0] & both[1]:
             return None
-        return comparing.compare(
-            self.run, self.other, self.baseline, split=self.split, rng=self.seed
-        )
+        found = comparing.compare(self.run, self.other, self.baseline, split=split, rng=self.seed)
+        return replace(found, labels=(self.short(found.baseline), self.short(found.cell)))
 
     @property
     def split(self) -> str | None:
@@ -151,9 +170,22 @@ class Facts:
         )
 
     @cached_property
+    def unjudged(self) -> pd.Series:
+        """Which rows of `tidy` have an answer that the scorer could not judge."""
+        return self.tidy["failed"] & self.tidy["finish_reason"].ne("error")
+
+    @cached_property
+    def lost(self) -> pd.DataFrame:
+        """Rows without a score, by cell, of the prompts of the summary: ``failed`` (no answer) and ``unjudged``."""
+        rows = self.tidy.assign(unjudged=self.unjudged)
+        rows["failed"] = rows["finish_reason"].eq("error")
+        rows = rows[rows["split"].eq(self.split)] if self.split else rows
+        return rows.groupby("cell_id")[["failed", "unjudged"]].sum().astype(int)
+
+    @cached_property
     def design(self) -> factors.Design:
-        """The combinations of settings that the cells cover."""
-        return factors.design(self.run.cells)
+        """The combinations of settings that the cells cover, those merged into another cell included."""
+        return effects.design_of(self.run)
 
     @cached_property
     def fixed(self) -> dict[str, str]:

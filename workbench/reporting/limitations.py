@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import pandas as pd
 import scipy.stats
 
 from workbench import stats
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 POWER: Final = 0.8
 """Chance to find a difference that is there, for `smallest_difference`."""
 DRAWS: Final = 2_000
+FEW: Final = 20
+"""Below so many prompts (groups as one) nothing is said about the part of luck."""
 
 
 def limits(facts: Facts) -> Html:
@@ -58,7 +61,8 @@ def _failed(facts: Facts) -> str:
     if broken.empty:
         return ""
     why = _most(broken["error"].fillna("no reason given").astype(str).tolist())
-    return f"{count(len(broken), 'row')} of {len(rows):,} in {count(broken['cell_id'].nunique(), 'cell')}: {why}."
+    cells = count(broken["cell_id"].nunique(), "cell")
+    return f"{count(len(broken), 'row')} of {len(rows):,}{_both(facts)} in {cells}: {why}."
 
 
 def _unscored(facts: Facts) -> str:
@@ -68,7 +72,11 @@ def _unscored(facts: Facts) -> str:
     if rows.empty:
         return ""
     why = _most(rows["reason"].fillna("not scored yet").astype(str).tolist())
-    return f"{count(len(rows), 'answer')} of {len(facts.tidy):,}: {why}."
+    return f"{count(len(rows), 'answer')} of {len(facts.tidy):,}{_both(facts)}: {why}."
+
+
+def _both(facts: Facts) -> str:
+    return " (held-out prompts included)" if facts.split else ""
 
 
 def _most(reasons: list[str]) -> str:
@@ -89,7 +97,7 @@ def _precision(facts: Facts) -> str:
     best = rows.iloc[0]
     half = (best["quality_hi"] - best["quality_lo"]) / 2
     text = (
-        f"With {count(int(best['n_prompts']), 'prompt')}, the interval of {facts.name(best['cell_id'])} is about "
+        f"With {count(int(best['n_prompts']), 'prompt')}, the interval of {facts.short(best['cell_id'])} is about "
         f"{percent(half, 0)} points to either side."
     )
     seen = smallest_difference(facts)
@@ -127,18 +135,32 @@ def _picked(facts: Facts) -> str:
     if facts.confirm is not None:
         again = float(facts.quality_of(str(facts.best), held_out=True))
         before = facts.ranked.iloc[0]["quality"]
+        if pd.isna(again):
+            return "The best cell was chosen on the other prompts, and no held-out one has a score: its true quality is not known."
         return (
             f"The best cell was chosen on the other prompts, where it scored {percent(before)} %; on the held-out ones it scores "
             f"{percent(again)} %. The second number is the one to quote."
         )
-    gain = optimism(facts)
-    n = len(facts.summary)
-    if gain < 0.0005:
-        return f"The best of {n} stays the best in nearly every resample of the prompts: luck had little part in the choice."
-    return (
-        f"The highest of {n} scores is partly luck. By resampling the prompts, it overstates the quality of the cell "
-        f"it belongs to by about {percent(gain)} points. Held-out prompts (`split: {{confirm: 0.3}}` in the study) would tell."
-    )
+    text = f"The best of {len(facts.summary)} cells was picked by the score shown here. "
+    tell = " Held-out prompts (`split: {confirm: 0.3}` in the study) would tell."
+    n, unit = _units(facts)
+    if n < FEW:
+        return f"{text}How much of that is luck cannot be told from {count(n, unit)}.{tell}"
+    gain, wins = resampled(facts)
+    first = wins.get(str(facts.best), 0.0)
+    text += f"{facts.short(str(facts.best))} comes first in {share(first)} of the resamples of the {unit}s (a tie counts in parts)"
+    if gain >= 0.0005:
+        text += f", and the highest score overstates the quality of its cell by about {percent(gain)} points"
+    return f"{text}.{tell}"
+
+
+def _units(facts: Facts) -> tuple[int, str]:
+    """How many independent observations the choice was made on, and what they are."""
+    rows = facts.tidy if facts.split is None else facts.tidy[facts.tidy["split"].eq(facts.split)]
+    rows = rows[rows["score"].notna()]
+    table = stats.prompt_means(rows)
+    n = table.means.shape[1] if table.codes is None else len(np.unique(table.codes))
+    return n, "group" if rows["group"].notna().any() else "prompt"
 
 
 def optimism(facts: Facts, n_draws: int = DRAWS) -> float:
@@ -150,14 +172,34 @@ def optimism(facts: Facts, n_draws: int = DRAWS) -> float:
     Returns:
         A share, >= 0.
     """
+    return resampled(facts, n_draws)[0]
+
+
+def resampled(facts: Facts, n_draws: int = DRAWS) -> tuple[float, dict[str, float]]:
+    """What picking the best would have done on other prompts like these.
+
+    Args:
+        facts: The run, read.
+        n_draws: Resamples of the prompts, groups as a whole.
+
+    Returns:
+        The `optimism`, and for each cell the share of resamples in which it has the highest score; cells that tie in a
+        resample share it.
+    """
     rows = facts.tidy if facts.split is None else facts.tidy[facts.tidy["split"].eq(facts.split)]
     table = stats.prompt_means(rows)
     sums = by_cluster(np.nan_to_num(table.means), table.codes)
     sizes = by_cluster((table.rows > 0).astype(float), table.codes)
     draws = draw_means(sums, sizes, n_draws, np.random.default_rng(facts.seed))
-    picks = np.where(np.isnan(draws), -np.inf, draws).argmax(1)
+    draws = np.where(np.isnan(draws), -np.inf, draws)
+    draws = draws[np.isfinite(draws).any(1)]
+    picks = draws.argmax(1)
     gains = draws[np.arange(len(draws)), picks] - table.quality[picks]
-    return max(0.0, float(np.nanmean(gains)))
+    top = draws >= draws.max(1, keepdims=True) - 1e-12
+    wins = (top / top.sum(1, keepdims=True)).mean(0)
+    return max(0.0, float(gains.mean())), dict(
+        zip(map(str, table.cells), map(float, wins), strict=True)
+    )
 
 
 def _cut(facts: Facts) -> str:
@@ -168,7 +210,7 @@ def _cut(facts: Facts) -> str:
     part = facts.answers["finish_reason"].eq("length").mean()
     return (
         f"{share(part)} of all answers stopped at `max_tokens` ({facts.fixed.get('max_tokens', 'varied')}); most in "
-        f"{facts.name(worst['cell_id'])}, {share(worst['truncated_rate'])}. With more room they would be longer, slower, and might score differently."
+        f"{facts.short(worst['cell_id'])}, {share(worst['truncated_rate'])}. With more room they would be longer, slower, and might score differently."
     )
 
 

@@ -55,7 +55,7 @@ def _prompts(facts: Facts) -> str:
 def _seeds() -> str:
     return (
         "The seed of an answer depends on the study's seed, the prompt and the repeat, and on nothing else: every cell and adapter "
-        "draws with the same random numbers, so that a difference is the setting's and not luck's. Each token's noise is a "
+        "draws with the same random numbers, so that luck differs less between cells. Each token's noise is a "
         "function of seed, position and token, whatever else is decoded at the same time."
     )
 

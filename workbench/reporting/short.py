@@ -131,7 +131,7 @@ def _table(facts: Facts) -> str:
 
 def _row(facts: Facts, row: Mapping[Any, Any]) -> str:
     is_base = row["cell_id"] == facts.baseline
-    name = plain(facts.name(row["cell_id"]))
+    name = plain(facts.short(row["cell_id"]))
     quality = f"{percent(row['quality'])} [{bounds(row['quality_lo'], row['quality_hi'])}]"
     diff = (
         f"{points(row['diff_vs_baseline'])} [{bounds(row['diff_lo'], row['diff_hi'], signed=True)}]"

@@ -30,7 +30,7 @@ def title(facts: Facts) -> Html:
     size = [
         count(int(m["prompt_set"]["n_prompts"]), "prompt"),
         count(int(m["n_cells"]), "cell"),
-        count(n_rows, "answer"),
+        count(n_rows, "answer") + _held_out(facts),
     ]
     lines = [
         ("Model", ", ".join(map(str, what))),
@@ -41,6 +41,12 @@ def title(facts: Facts) -> Html:
     return Html(
         f'<header><p class="kicker">awq-workbench report</p><h1>{escape(m["study"]["name"])}</h1><dl>{about}</dl></header>'
     )
+
+
+def _held_out(facts: Facts) -> str:
+    """How many of the answers are to held-out prompts."""
+    n = int(facts.run.generations["split"].eq("confirm").sum()) if facts.split else 0
+    return f", {n:,} of them to held-out prompts" if n else ""
 
 
 def answer(facts: Facts) -> Html:
@@ -77,6 +83,12 @@ def alarms(facts: Facts) -> list[str]:
         out.append(
             "The study names no scorer: there is no quality to compare. Score the run with `workbench score RUN --scorers ...`."
         )
+    unjudged = int(facts.unjudged.sum())
+    if unjudged:
+        out.append(
+            f"{count(unjudged, 'answer')} of {len(facts.tidy):,} {'has' if unjudged == 1 else 'have'} no score, since they could "
+            "not be judged; they are left out, not counted as wrong. Limits says why."
+        )
     return out
 
 
@@ -92,7 +104,7 @@ def _seen(facts: Facts) -> str:
     """The picture for who cannot see it."""
     rows = facts.ranked[facts.ranked["quality"].notna()]
     parts = [
-        f"{facts.name(r['cell_id'])}: {100 * r['quality']:.0f} %"
+        f"{facts.short(r['cell_id'])}: {100 * r['quality']:.0f} %"
         + (f" at {r['e2el_ms_p50']:,.0f} ms" if pd.notna(r["e2el_ms_p50"]) else "")
         for r in rows.head(5).to_dict("records")
     ]
@@ -103,7 +115,8 @@ def _seen(facts: Facts) -> str:
 def _caption(facts: Facts) -> str:
     if facts.timed:
         return (
-            "Up is better, left is faster. No cell on the dashed line is beaten in both by another."
+            "Up is better, left is faster. For a cell on the dashed line, no other cell is at least as good and as fast, "
+            "and better in one of the two."
         )
     return "Best first, with 95 % intervals. Latency was not measured."
 
@@ -147,7 +160,8 @@ def _columns(facts: Facts) -> list[tuple[str, str, str]]:
         ("tokens", "n", "tokens", True),
         ("cut off %", "n", "cut", bool(s["truncated_rate"].gt(0).any())),
         ("loops %", "n", "loops", bool(s["loop_rate"].gt(0).any())),
-        ("failed", "n", "failed", bool(s["n_failed"].any())),
+        ("failed", "n", "failed", bool(facts.lost["failed"].any())),
+        ("no score", "n", "unjudged", bool(facts.lost["unjudged"].any())),
     ]
     return [(text, kind, key) for text, kind, key, there in wanted if there]
 
@@ -171,7 +185,8 @@ def _row(
         "tokens": number(row["n_output_tokens_mean"], 1),
         "cut": percent(row["truncated_rate"], 0),
         "loops": percent(row["loop_rate"], 0),
-        "failed": f"{row['n_failed']:,}" if row["n_failed"] else "",
+        "failed": _some(facts.lost["failed"].get(row["cell_id"], 0)),
+        "unjudged": _some(facts.lost["unjudged"].get(row["cell_id"], 0)),
     }
     if facts.confirm is not None:
         values["quality"] += _under(values["interval"])
@@ -179,6 +194,10 @@ def _row(
     kinds = ["baseline"] if is_base else []
     kinds += ["best"] if row["cell_id"] == facts.best else []
     return " ".join(kinds), [values[key] for _, _, key in columns]
+
+
+def _some(n: int) -> str:
+    return f"{n:,}" if n else ""
 
 
 def _cell(facts: Facts, row: Mapping[Any, Any]) -> str:
@@ -255,7 +274,17 @@ def _legend(facts: Facts) -> Html:
         )
     if facts.timed:
         lines.append(
-            "Median ms: time of one whole answer, alone on the machine. Front: no other cell is both better and faster."
+            "Median ms: time of one whole answer, alone on the machine. Front: no other cell is at least as good and as fast, "
+            "and better in one of the two."
+        )
+    if facts.lost.to_numpy().any():
+        lines.append(
+            "Failed: rows without an answer. No score: answers that could not be judged. Both are left out of quality."
+        )
+    if facts.split:
+        lines.append(
+            "All but `held out %` and latency is of the prompts used for choosing, counts too; whether the chosen cell beats the "
+            "baseline is for the held-out prompts to say."
         )
     return Html(f'<div class="legend">{paragraphs(lines).text}</div>')
 
@@ -278,7 +307,10 @@ def _times(facts: Facts) -> Html | None:
         share = "" if pd.isna(row["p_on_front"]) else f"{100 * row['p_on_front']:.0f} %"
         values += [f"{counts.get(row['cell_id'], 0):,}", share]
         rows.append(("baseline" if row["cell_id"] == facts.baseline else "", values))
-    text = "Medians. On the front in: share of 2,000 resamples of prompts and rounds in which no other cell is both better and faster."
+    text = (
+        "Medians. On the front in: share of 2,000 resamples of prompts and rounds in which no other cell is at least as good "
+        "and as fast, and better in one of the two."
+    )
     return fold(
         "Latency in its parts", join(paragraphs([text]), table(head, rows, "Latency by cell"))
     )

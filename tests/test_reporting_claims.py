@@ -1,0 +1,248 @@
+"""Reports claim nothing that the numbers do not say: one best cell, what was varied, luck, rows, questions asked, long names."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests import browser, reports
+from tests.test_reporting import rows_of, text_of
+from workbench import reporting as show
+from workbench.engines.scripted import ScriptedEngine
+from workbench.prompts import PromptSet
+from workbench.reporting import limitations
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from workbench.runs import Run
+
+LONG = "a stop text that goes on and on without a single blank ".replace(" ", "_") * 6
+
+
+def right_answers(folder: Path, **changes: Any) -> Run:
+    """A run in which every cell answers every prompt rightly, so that all cells tie at 100 %."""
+    engine = ScriptedEngine(responses=lambda r: str(int(r.prompt_id[1:]) + 1))
+    return reports.make_run(folder, engine=engine, latency=False, **changes)
+
+
+def limits(run: Run) -> dict[str, str]:
+    """The limits of a run by their heads."""
+    return dict(limitations.listing(show.read(run)))
+
+
+# ------------------------------------------------------------------------------------------------ one best
+
+
+def test_equal_cells_have_one_best_everywhere(tmp_path):
+    """On a tie the baseline is the best in the headline, the table, the limits and the Markdown alike."""
+    run = right_answers(tmp_path, n_prompts=6)
+    facts = show.read(run)
+    assert facts.best == run.cell_id()
+    name = facts.name(run.cell_id())
+    assert facts.answer[0].startswith(f"No setting scores above the baseline: {name}, ")
+    table = show.cells(facts).text
+    (best,) = re.findall(r'<tr class="([^"]*best[^"]*)">', table)
+    assert "baseline" in best
+    assert rows_of(table)[1][0].startswith(name)
+    assert facts.other != run.cell_id()
+
+
+@pytest.mark.parametrize("n_prompts", [1, 5])
+def test_few_prompts_say_nothing_of_luck(tmp_path, n_prompts):
+    """With a handful of prompts the share of luck in the choice cannot be told, and the page says that."""
+    said = limits(reports.make_run(tmp_path, n_prompts=n_prompts, latency=False))[
+        "Picking the best."
+    ]
+    assert "luck had little part" not in said
+    assert said == (
+        "The best of 5 cells was picked by the score shown here. "
+        f"How much of that is luck cannot be told from {n_prompts} prompt{'s' * (n_prompts > 1)}. "
+        "Held-out prompts (`split: {confirm: 0.3}` in the study) would tell."
+    )
+
+
+def test_cells_that_tie_share_the_win(tmp_path):
+    """Five cells that never differ win every resample together: each gets a fifth, none is called lucky or not."""
+    run = right_answers(tmp_path, n_prompts=24)
+    said = limits(run)["Picking the best."]
+    assert "comes first in 20 % of the resamples" in said
+    assert "luck had little part" not in said
+    facts = show.read(run)
+    assert limitations.resampled(facts)[1] == pytest.approx(dict.fromkeys(run.cells.cell_id, 0.2))
+
+
+def test_the_share_of_wins_is_that_of_the_best_cell(tmp_path):
+    """A cell far ahead comes first in nearly every resample; the shares of all cells add up to one."""
+    facts = show.read(reports.make_run(tmp_path, n_prompts=40, latency=False))
+    gain, wins = limitations.resampled(facts)
+    assert sum(wins.values()) == pytest.approx(1)
+    assert max(wins, key=lambda cell: wins[cell]) == facts.best
+    assert gain >= 0
+
+
+# --------------------------------------------------------------------------------------- what was varied
+
+
+def test_a_setting_of_merged_cells_was_varied(tmp_path):
+    """top_k 1 is greedy and ran as such: it was varied, so it is not among what nothing is known about."""
+    run = reports.make_run(
+        tmp_path,
+        n_prompts=3,
+        grid={"temperature": [0, 0.7], "top_k": [1, 50]},
+        baseline=None,
+        latency=False,
+    )
+    assert "top_k" not in limits(run)["Not varied."]
+    assert "max_tokens" in limits(run)["Not varied."]
+
+
+def test_common_random_numbers_lessen_luck(tmp_path):
+    """The same random numbers make luck differ less between cells; they do not take it away."""
+    seen = text_of(show.method(show.read(reports.make_run(tmp_path, n_prompts=2))).text)
+    assert "so that luck differs less between cells" in seen
+    assert "not luck's" not in seen
+
+
+def test_the_front_is_described_as_it_is_computed(tmp_path):
+    """A cell leaves the front if another is at least as good and as fast, and better in one of the two."""
+    run = reports.make_run(tmp_path, n_prompts=4)
+    facts = show.read(run)
+    seen = text_of(show.cells(facts).text + show.picture(facts).text)
+    assert "both better and faster" not in seen
+    assert "beaten in both" not in seen
+    assert seen.count("at least as good and as fast, and better in one of the two") == 3
+
+
+# ---------------------------------------------------------------------------------------------------- rows
+
+
+def test_failed_and_not_scorable_are_told_apart(tmp_path):
+    """Answers without a target did not fail: they have no score, in the table and above it."""
+    rows = [{"id": f"p{i}", "prompt": "?"} for i in range(3)]
+    run = reports.make_run(tmp_path, prompts=PromptSet.from_records(rows, "bare"), latency=False)
+    facts = show.read(run)
+    html = show.cells(facts).text
+    head, *body = rows_of(html)
+    assert "failed" not in head
+    assert {row[head.index("no score")] for row in body} == {"3", "6"}
+    n = len(run.generations)
+    said = text_of(show.answer(facts).text)
+    assert f"{n} answers of {n} have no score" in said
+    assert f"{n} rows of {n} failed" not in said
+
+
+def test_counts_say_which_prompts_they_are_of(tmp_path):
+    """With a split the title counts all answers and both parts, and the table says that it counts one of them."""
+    engine = ScriptedEngine(
+        responses=lambda _request: "4", fail=lambda r: "no luck" if r.prompt_id == "p1" else None
+    )
+    run = reports.make_run(
+        tmp_path, n_prompts=20, split={"confirm": 0.4}, engine=engine, latency=False
+    )
+    facts = show.read(run)
+    held = int(run.generations["split"].eq("confirm").sum())
+    n = len(run.generations)
+    assert f"{n} answers, {held} of them to held-out prompts" in text_of(show.title(facts).text)
+    html = show.cells(facts).text
+    assert "All but held out % and latency is of the prompts used for choosing, counts too" in (
+        text_of(html)
+    )
+    head, *body = rows_of(html)
+    rows = run.generations[run.generations["split"].eq("select")]
+    broken = rows["finish_reason"].eq("error")
+    assert sum(int(row[head.index("failed")]) for row in body) == broken.sum() > 0
+    assert (
+        f"{n} (held-out prompts included) in 5 cells"
+        in dict(limitations.listing(facts))["Failed rows."]
+    )
+
+
+# ----------------------------------------------------------------------------------- the question as asked
+
+
+def test_answers_stand_beside_the_question_that_was_asked(tmp_path):
+    """Where templates word the prompts, the page shows the wording of each cell, and both where they differ."""
+    run = reports.make_run(
+        tmp_path,
+        n_prompts=6,
+        grid={"temperature": [0]},
+        baseline=None,
+        templates={"plain": "{{ input }}", "polite": "Please tell me: {{ input }}"},
+        latency=False,
+    )
+    seen = text_of(show.examples(show.read(run)).text)
+    assert "Please tell me: What is" in seen
+    assert "asked of the baseline:What is" in seen
+
+
+def test_a_cell_alone_shows_its_own_wording(tmp_path):
+    """With one cell the question is the one its template made."""
+    run = reports.make_run(
+        tmp_path,
+        n_prompts=3,
+        grid={"temperature": [0]},
+        baseline=None,
+        templates={"polite": "Please tell me: {{ input }}"},
+        latency=False,
+    )
+    assert "Please tell me: What is" in text_of(show.examples(show.read(run)).text)
+
+
+# ---------------------------------------------------------------------------------------------- held out
+
+
+def test_the_comparison_is_over_the_held_out_prompts(tmp_path):
+    """The cell was picked on the other prompts, so its flipped prompts and examples are those held out, and it is said."""
+    run = reports.make_run(tmp_path, n_prompts=30, split={"confirm": 0.4}, latency=False)
+    facts = show.read(run)
+    assert facts.comparison is not None
+    assert facts.comparison.split == "confirm"
+    n = run.generations.loc[run.generations["split"].eq("confirm"), "prompt_id"].nunique()
+    assert f"on the {n} held-out prompts scored in both" in text_of(show.prompts(facts).text)
+
+
+# -------------------------------------------------------------------------------------------- long names
+
+
+def test_long_names_are_cut_in_sentences_only(tmp_path):
+    """A name of 300 characters is whole in the table, cut in sentences, and cut names stay different."""
+    run = reports.make_run(
+        tmp_path,
+        n_prompts=24,
+        grid={"temperature": [0, 0.7], "stop": [[f"{LONG}{k}{LONG}"] for k in "ab"]},
+        baseline=None,
+        latency=False,
+    )
+    facts = show.read(run)
+    shown = [facts.short(cell) for cell in run.cells.cell_id]
+    assert max(map(len, shown)) <= 90
+    assert len(set(shown)) == len(shown)
+    assert LONG in text_of(show.cells(facts).text)
+    sentences = show.answer(facts).text + show.limits(facts).text + show.prompts(facts).text
+    assert LONG not in sentences
+
+
+def test_long_names_stay_on_the_page(tmp_path):
+    """On a desk and on a telephone, no text sticks out of the page."""
+    html, _ = reports.rendered(
+        reports.make_run(
+            tmp_path,
+            n_prompts=4,
+            grid={"temperature": [0], "stop": [[LONG], ["b" * 300]]},
+            baseline=None,
+            latency=False,
+        )
+    )
+    out = (
+        "return [...document.querySelectorAll('p, li, td.name, dd, .name')].filter("
+        "e => e.offsetParent && e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.slice(0, 60))"
+    )
+    file = tmp_path / "page.html"
+    file.write_text(html.replace("<p>", f"<p>{LONG * 2} ", 1), encoding="utf-8")
+    with browser.chromium(900, 900) as driver:
+        browser.show(driver, file)
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= 900
+        assert driver.execute_script(out) == []
