@@ -2,6 +2,7 @@
 VENV ?= .venv
 TORCH ?= auto
 ARGS ?=
+WORKERS ?= 2
 BIN = $(VENV)/bin
 ROOT_FLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 
@@ -25,7 +26,7 @@ demo: env ## a real model, a real sweep, the answer in words and a picture
 	@$(BIN)/workbench demo $(ARGS)
 
 test: env ## the tests
-	@$(BIN)/python -m pytest -m "not long" $(ARGS)
+	@$(BIN)/python -m pytest -m "not long" -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: env ## lint, format and types
 	@$(BIN)/ruff check .

@@ -352,7 +352,7 @@ def test_words_with_held_out_prompts():
         "It was chosen on the other prompts, by quality 100.0 % (95 % interval 83.9 to 100.0; 20 prompts); "
         "a score that chose is too good on average."
     )
-    assert lines[3] == "On those against the baseline, of 2: 1 better, 1 worse, 0 not distinguishable."
+    assert lines[3] == "On the prompts used for choosing, against the baseline, of 2: 1 better, 1 worse, 0 not distinguishable."
     assert lines[-1] == "Rows: 120 scored, 0 failed; 60 of the scored are held out."
     assert "may look better than it is" not in text
 

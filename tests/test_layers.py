@@ -27,6 +27,7 @@ LAYERS: Final = {
         "prompts",
         "promptspecs",
         "records",
+        "sandbox",
         "templates",
         "yamlmarks",
     ),
@@ -45,6 +46,7 @@ LAYERS: Final = {
     4: ("scorers",),
     5: (
         "analysis",
+        "answerfiles",
         "answers",
         "breakdown",
         "comparing",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from itertools import combinations
 from pathlib import Path
 
@@ -55,15 +56,30 @@ def test_identify_says_nothing_when_unsure():
         ("The answer is 7.", False),
         ("I am sure. I am sure. I am sure.", True),
         ("I am sure. I am sure.", False),
-        ("So: 1 2 3 1 2 3 1 2 3", True),
+        ("So: 1 2 3 1 2 3 1 2 3", False),
+        ("So:" + " 1 2 3" * 10, True),
+        ("So:" + " 1 2 3" * 9, False),
         ("Well, I am sure. I am sure. I am sure. I am su", True),
         ("I am sure. I am sure. I am sure. But then I stopped.", False),
         ("no no no no no no no no no", True),
         ("no no no no no no", False),
         ("ha" * 50, False),
         ("7" * 80, False),
-        ("!" * 9, True),
-        ("!" * 8, False),
+        ("!" * 30, True),
+        ("!" * 29, False),
+        ("<div><div><div>x</div></div></div>", False),
+        ("x" + "</div>" * 8, True),
+        ("x" + "</div>" * 7, False),
+        ("x" + "</div>" * 7 + "</di", False),
+        ("<li>yes</li><li>yes</li><li>yes</li>", True),
+        ("| a | b |\n| - | - |\n| 1 | 2 |\n|  |  |\n|  |  |\n|  |  |", False),
+        ("Kind regards\n----------", False),
+        ("Sum:\n" + "=" * 100, False),
+        ("Sum:\n" + "=" * 130, True),
+        ("Let me see..........", False),
+        ("Great! " + "\U0001f600" * 9, False),
+        ("0 0 0\n0 0 0\n0 0 0", False),
+        ("a = " + "{" * 9 + "}" * 9, False),
         ("我不知道我不知道我不知道", True),
         ("go aaaa on go aaaa on go aaaa", False),
         ("go aaaa on go aaaa on go aaaa on", True),
@@ -86,7 +102,8 @@ def slow_has_loop(text: str) -> bool:
         length = len(whole) if length is None else length
         unit = degeneration._UNIT
         units = len(unit.findall(passage * 5)) - len(unit.findall(passage * 4))
-        if units >= 3 and length >= 3 * p:
+        needed = 3 if any(c.isalpha() for c in passage) else max(4, 30 / max(units, 1))
+        if units >= 3 and length >= math.ceil(needed) * p:
             return True
     return False
 
@@ -169,3 +186,33 @@ def test_the_scorer_lists_what_it_saw():
     assert every.score("Paris.", prompt).explanation == "healthy"
     assert every.score(" ", prompt).explanation == "empty"
     assert every.target_problem(prompt) is None
+
+
+FRENCH = (
+    "La capitale de la France est Paris, et elle est sur la Seine avec ses ponts qui sont beaux."
+)
+SYSTEM = "You are a helpful assistant and you know the answers of all."
+
+
+@pytest.mark.parametrize(
+    ("turns", "text", "healthy"),
+    [
+        (["user: What is the capital of France?"], FRENCH, 0),
+        (["system: Always answer in French.", "user: What is the capital of France?"], FRENCH, 1),
+        (["user: Let us speak French.", "user: What is the capital of France?"], FRENCH, 1),
+        ([f"system: {SYSTEM}", "user: What is the capital of France?"], FRENCH, 0),
+        ([f"system: {SYSTEM}", "user: Quelle est la capitale de la France ?"], FRENCH, 1),
+        (
+            [f"system: {SYSTEM}", "user: 法国的首都是哪里"],
+            "法国的首都是巴黎。它位于塞纳河畔。",
+            1,
+        ),
+        ([f"system: {SYSTEM}", "user: 法国的首都是哪里"], f"{SYSTEM} {SYSTEM}", 0),
+        ([f"system: {SYSTEM}", "user: Paris?"], FRENCH, 0),
+    ],
+)
+def test_the_whole_conversation_says_which_language_is_right(turns, text, healthy):
+    """The last turn settles the language; an earlier one or the system message may name another."""
+    pairs = [turn.split(": ", 1) for turn in turns]
+    prompt = Prompt("p", tuple({"role": role, "content": content} for role, content in pairs))
+    assert get_scorer("degeneration").score(text, prompt).value == healthy

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from workbench import analysis, stats
-from workbench.comparing.pairs import question
 from workbench.measures import RunTables, rows_of
 from workbench.scorers.degeneration import agreement, signs
+from workbench.scorers.texts import asked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,14 +105,14 @@ def _asked(run: RunAnswers, rows: pd.DataFrame) -> list[str | None]:
         prompt: Prompt = (
             worded(cells[i], key[1]) if worded is not None and names else run.prompts[key[1]]
         )
-        texts[key] = question(prompt) or None
+        texts[key] = asked(prompt) or None
     return [texts[key] for key in keys]
 
 
-def _signs(rows: pd.DataFrame, asked: Sequence[str | None]) -> pd.DataFrame:
+def _signs(rows: pd.DataFrame, prompts: Sequence[str | None]) -> pd.DataFrame:
     """The signs of every answer as numbers; an answer that occurs again is looked at once."""
     which, pairs = pd.factorize(
-        pd.Series(list(zip(rows["text"], asked, strict=True)), dtype=object)
+        pd.Series(list(zip(rows["text"], prompts, strict=True)), dtype=object)
     )
     seen = [signs(text, prompt_text=prompt) for text, prompt in pairs]
     columns = {

@@ -79,7 +79,8 @@ def answer_in_words(
         before = _row(confirm.set_index("cell_id"), base) if confirm is not None else again
         lines = _confirmed(best, again, before, names, base)
         if len(rows) > 1:
-            lines.append(f"On those {_verdicts(rows.drop(index=str(base)), alpha, start='a')}")
+            verdicts = _verdicts(rows.drop(index=str(base)), alpha, start="a")
+            lines.append(f"On the prompts used for choosing, {verdicts}")
     else:
         lines = [_headline(rows, base, names, alpha)]
         if base in rows.index and base != best.name:

@@ -40,7 +40,7 @@ def quality_latency(
 ) -> Axes:
     """Quality (percent) against median end-to-end latency (ms), one point per cell.
 
-    Bars are intervals in both directions. The line is the front: no cell is both better and faster than one on it. The cells on
+    Bars are intervals in both directions. The line is the front: no other cell is as good and as fast as one on it, and better in one. The cells on
     the front and the baseline are drawn strong and named, the others faint.
 
     Args:
@@ -213,7 +213,7 @@ def _draw_front(ax: Axes, shown: pd.DataFrame) -> None:
         linestyle=(0, (4, 1.6)),
         zorder=4.2,
         path_effects=[withStroke(linewidth=3.4, foreground="white")],
-        label="front: none is better and faster" if len(front) > 1 else None,
+        label="front: none as good and as fast, and better in one" if len(front) > 1 else None,
         gid="front",
     )
 

@@ -54,7 +54,8 @@ class Asserts(Family):
     """
 
     name: ClassVar[str] = "asserts"
-    version: ClassVar[str] = "1"
+    # 2: JSON as version 3 of the scorer json reads it
+    version: ClassVar[str] = "2"
 
     mode: Literal["share", "all"] = "share"
     allow_python: bool = False

@@ -56,10 +56,12 @@ _TEXT: Final = "a text"
 _TEXTS: Final = "a list of texts"
 _LIMITS: Final = {"n": _WHOLE, "min": _WHOLE, "max": _WHOLE}
 
-_BULLET: Final = re.compile(r"^[^\S\n]*[-*+\u2022][^\S\n]+\S", re.MULTILINE)
+_BULLET: Final = re.compile(r"^[^\S\n]*(?![-*_ \t]+$)[-*+\u2022][^\S\n]+\S", re.MULTILINE)
 _NUMBERED: Final = re.compile(r"^[^\S\n]*\d{1,4}[.)][^\S\n]+\S", re.MULTILINE)
 _SECTION: Final = re.compile(r"^[^\S\n]{0,3}#{1,6}[^\S\n]+\S", re.MULTILINE)
-_HIGHLIGHT: Final = re.compile(r"\*\*[^\s*][^*\n]*\*\*|(?<!\*)\*[^\s*][^*\n]*\*(?!\*)")
+_HIGHLIGHT: Final = re.compile(
+    r"\*\*[^\s*][^*\n]*\*\*|(?<![\w*])\*[^\s*](?:[^*\n]*[^\s*])?\*(?![\w*])"
+)
 _PLACEHOLDER: Final = re.compile(r"\[[^\[\]\n]+\](?!\()")
 _FENCED: Final = re.compile(r"```[^\n`]*\n(.*?)\n?```", re.DOTALL)
 _SMALL: Final = frozenset(

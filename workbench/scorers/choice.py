@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from workbench.records import Score
 from workbench.scorers.base import Family, family, kind, targets, unscored
-from workbench.scorers.texts import after_marker, normal, target_text, whole_word
+from workbench.scorers.mentions import Options
+from workbench.scorers.texts import after_markers, normal, target_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from workbench.prompts import Prompt
 
-_DENIED: Final = re.compile(
-    r"(?:\bnot|n't|\bneither|\bnor)(?:\s+(?:a|an|the|very|really))?\s*$", re.IGNORECASE
+_CHOSEN: Final = re.compile(
+    r"\b(?:option|choice|letter|alternative)\s*(?:\bis\b|\bwould\s+be\b|:|=)[\s:*_`]*",
+    re.IGNORECASE,
 )
-_DENIAL: Final = 40
-"""Most characters before a label in which it can be denied."""
-_LEADING: Final = r"[\s*_`(\[\"']*"
-_CLOSING: Final = r"[)\].:,*\"'`]"
 
 
 @family
@@ -32,7 +30,7 @@ class Choice(Family):
 
     The options are ``labels``; without them the texts in the prompt's ``metadata["choices"]``, also known by the
     letters A, B, ...; without both the letters A to ``last_letter``. An answer that names several options and settles on
-    none is wrong.
+    none is wrong, and so is one that only denies them ("Not A", "B is wrong").
 
     Attributes:
         labels: The options, for example [positive, negative].
@@ -41,6 +39,8 @@ class Choice(Family):
     """
 
     name: ClassVar[str] = "choice"
+    # 2: denial of letters and of lists; an opening that goes on with other options settles nothing
+    version: ClassVar[str] = "2"
 
     labels: Sequence[str] | None = None
     last_letter: str = "E"
@@ -88,7 +88,9 @@ class Choice(Family):
 
     def _names(self, prompt: Prompt) -> tuple[list[str], str]:
         if self.labels is not None:
-            return list(self.labels), ""
+            joined = "".join(self.labels)
+            plain = len(joined) == len(self.labels) and set(joined) <= set(string.ascii_uppercase)
+            return list(self.labels), joined if plain else ""
         choices = prompt.metadata.get("choices")
         if (
             isinstance(choices, list)
@@ -109,72 +111,19 @@ class Choice(Family):
         return letters.index(letter) if len(letter) == 1 and letter in letters else None
 
     def _pick(self, text: str, names: list[str], letters: str) -> set[int]:
-        tail = after_marker(text)
-        for part in (tail, text):
-            if part is None:
-                continue
-            first = self._first(part, names, letters)
-            if first is not None:
-                return {first}
-        mentioned = self._mentioned(text, names)
-        return mentioned or {letters.index(found) for found in _capitals(text, letters)}
-
-    def _first(self, text: str, names: list[str], letters: str) -> int | None:
-        """The option the text begins with, if it begins with one and goes on with no other."""
-        if letters:
-            bare = _bare(text)
-            said = re.match(r"(?:option|choice)", bare, re.IGNORECASE)
-            named = _bare(bare[said.end() :]) if said else bare
-            either = re.match(rf"([{letters}])(?:{_CLOSING}|\s*$)", named, re.IGNORECASE)
-            if either:
-                return letters.index(either[1].upper())
-            if re.match(rf"[{letters[1:]}]\s", bare):  # "A dog" begins with an article
-                return letters.index(bare[0])
-        folded = self._normal(text)
-        order = sorted(range(len(names)), key=lambda i: -len(names[i]))
-        for i in order if names != list(letters) else ():
-            word = whole_word(self._normal(names[i]))
-            match = re.match(_LEADING + word, folded)
-            if match:
-                other = re.match(r"\s*(?:or|/)\s*", folded[match.end() :])
-                return None if other else i
-        return None
-
-    def _mentioned(self, text: str, names: list[str]) -> set[int]:
-        if all(len(name) == 1 for name in names):
-            return set()
-        folded = self._normal(text)
-        order = sorted(range(len(names)), key=lambda i: -len(names[i]))
-        pattern = "|".join(f"(?P<n{i}>{whole_word(self._normal(names[i]))})" for i in order)
-        found = set()
-        for match in re.finditer(pattern, folded):
-            if (
-                not _DENIED.search(folded, max(0, match.start() - _DENIAL), match.start())
-                and match.lastgroup
-            ):
-                found.add(int(match.lastgroup[1:]))
-        return found
+        options = Options(names, letters, ignore_case=self.ignore_case)
+        chosen = list(_CHOSEN.finditer(text))
+        tails = after_markers(text)[:1] + [text[m.end() :] for m in chosen[-1:]]
+        for tail in sorted(tails, key=len):  # the later sign first
+            picked = options.settled(tail, concluding=True)
+            if picked:
+                return picked
+        return options.settled(text)
 
     def _normal(self, text: str) -> str:
         return normal(text, ignore_case=self.ignore_case)
 
 
-def _bare(text: str) -> str:
-    """The text without the white space, marks, quotes and brackets it begins with."""
-    return re.sub(rf"\A{_LEADING}", "", text)
-
-
 def unquoted(text: str) -> str:
     """The text without Markdown emphasis, which may stand inside an option."""
     return re.sub(r"\*\*|__", "", text)
-
-
-def _capitals(text: str, letters: str) -> set[str]:
-    """Letters that stand alone; "A" and "I" only in brackets or before a closing sign."""
-    if not letters:
-        return set()
-    found = set(re.findall(rf"(?<![\w'])([{letters}])(?![\w'])", text))
-    for word in {"A", "I"} & found:
-        if not re.search(rf"\({word}\)|(?<![\w']){word}(?:[).:]|\s*$)", text):
-            found.discard(word)
-    return found

@@ -26,12 +26,12 @@ class Contains(Family):
         forbid: Texts that must not occur: any of them makes the score 0. A prompt without a target is then judged by
             these alone.
         ignore_case: "paris" is found for "Paris".
-        words: Only whole words count: "cat" is not found in "concatenate".
+        words: Only whole words count: "cat" is not found in "concatenate", nor "5" in "5.5", "1,500" or "-5".
     """
 
     name: ClassVar[str] = "contains"
-    # 2: forbid, share
-    version: ClassVar[str] = "2"
+    # 2: forbid, share; 3: a number is not found in a longer one, a word is found beside Chinese
+    version: ClassVar[str] = "3"
 
     mode: Literal["any", "all", "share"] = "any"
     forbid: Sequence[str] = ()

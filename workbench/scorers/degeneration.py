@@ -3,7 +3,9 @@
 Terms:
 
 * **Loop**: an answer that ends in a passage of at least three words (or CJK characters, or punctuation marks), exactly the
-  same three or more times in a row. Only the last 20,000 characters are looked at.
+  same three or more times in a row. A passage without letters, or of markup tags alone, must stand there four times or more
+  and make 30 words and marks at least: nested brackets, rows of zeros and closing tags are no loops; nor is a line of up to
+  120 rule characters at the end. Only the last 20,000 characters are looked at.
 * **Repeated n-grams**: the share of four-word passages that occurred before in the answer.
 * **Distinct-2**: different word pairs over all word pairs (Li et al. 2016, "A diversity-promoting objective function for
   neural conversation models"). It falls with length: compare answers of like length.
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal
 from workbench.records import Score
 from workbench.scorers.base import Family, family, is_number
 from workbench.scorers.languages import language_switch
-from workbench.scorers.texts import normal, question
+from workbench.scorers.texts import CJK, asked, normal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,10 +32,13 @@ if TYPE_CHECKING:
 
 SIGNS: Final = ("loop", "repeated", "distinct", "empty", "truncated", "language")
 """The signs a study can ask for, in the order they are told."""
-_CJK: Final = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
-_UNIT: Final = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+|[^\w\s]")
-_WORD: Final = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+(?:['\u2019][^\W{_CJK}]+)?")
+_UNIT: Final = re.compile(rf"[{CJK}]|[^\W{CJK}]+|[^\w\s]")
+_WORD: Final = re.compile(rf"[{CJK}]|[^\W{CJK}]+(?:['\u2019][^\W{CJK}]+)?")
 _TAIL: Final = 20_000
+_TAG: Final = re.compile(r"</?[A-Za-z][^<>]*>")
+_RULE: Final = re.compile(r"\n[^\S\n]*[-=_*~.#+ ]{3,120}\Z")
+_FEWEST_ROUNDS: Final = 4
+_FEWEST_MARKS: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ def signs(text: str, *, finish_reason: str | None = None, prompt_text: str | Non
     Args:
         text: The answer.
         finish_reason: As in the generation; without it nothing is said about truncation.
-        prompt_text: The user's last message; without it a language switch is seen only midway.
+        prompt_text: What was asked, as `texts.asked` gives it; without it a language switch is seen only midway.
 
     >>> signs("I think so. I think so. I think so.").loop
     True
@@ -87,7 +92,7 @@ def has_loop(text: str) -> bool:
     >>> has_loop("I think so. I think so. I think so. I th"), has_loop("very, very good")
     (True, False)
     """
-    text = text.rstrip()[-_TAIL:]
+    text = _RULE.sub("", text.rstrip()[-_TAIL:]).rstrip()
     tail = text[-3:]
     if len(tail) < 3 or text.count(tail) < 3:  # three units have at least three characters
         return False
@@ -103,9 +108,23 @@ def has_loop(text: str) -> bool:
             # "no" is no passage, "no no no" is one
             rounds = 3 * -(-3 // units) if units else end + 1
             if rounds * period <= length + trimmed:
-                return True
+                if _has_words(passage):
+                    return True
+                rounds = max(_FEWEST_ROUNDS, -(-_FEWEST_MARKS // units))
+                if rounds * period <= length + trimmed:
+                    return True
         at = text.rfind(tail, 0, at + 2)
     return False
+
+
+def _has_words(passage: str) -> bool:
+    """Whether a repeated passage holds letters outside of tags, wherever in a tag it begins."""
+    if not any(c.isalpha() for c in passage):
+        return False
+    if "<" not in passage or ">" not in passage:
+        return True
+    left = _TAG.sub(" ", 3 * passage)
+    return sum(map(str.isalpha, left)) > sum(map(str.isalpha, passage))
 
 
 def _periodic(text: str, period: int) -> int:
@@ -164,6 +183,8 @@ class Degeneration(Family):
     """
 
     name: ClassVar[str] = "degeneration"
+    # 2: marks, markup and rules loop less soon; system message and earlier turns; lists of titles
+    version: ClassVar[str] = "2"
     needs_target: ClassVar[bool] = False
 
     signs: Sequence[str] = ("loop", "repeated", "empty", "language")
@@ -191,7 +212,7 @@ class Degeneration(Family):
         return self._judged(text, prompt, None)
 
     def _judged(self, text: str, prompt: Prompt, finish_reason: str | None) -> Score:
-        seen = signs(text, finish_reason=finish_reason, prompt_text=question(prompt))
+        seen = signs(text, finish_reason=finish_reason, prompt_text=asked(prompt))
         long_enough = len(_WORD.findall(text)) >= self.fewest
         distinct = 1.0 if seen.distinct_2 is None else seen.distinct_2
         repeated = seen.repeated_ngrams

@@ -31,6 +31,8 @@ class Edit(Family):
     """
 
     name: ClassVar[str] = "edit"
+    # 2: a target of nothing but what is ignored gives no score
+    version: ClassVar[str] = "2"
 
     unit: Literal["characters", "words"] = "characters"
     at_least: float | None = None
@@ -47,15 +49,19 @@ class Edit(Family):
 
     def target_problem(self, prompt: Prompt) -> str | None:
         """Why the prompt's target is of no use here, or None if it can be used."""
-        return text_targets(prompt)[1]
+        wanted, problem = text_targets(prompt)
+        if not all(self._parts(w) for w in wanted):
+            return "the target is only what the options ignore"
+        return problem
 
     def score(self, text: str, prompt: Prompt) -> Score:
         """Judge the answer ``text`` to ``prompt``."""
         from rapidfuzz.distance import Levenshtein  # noqa: PLC0415 - only this scorer needs it
 
-        wanted, problem = text_targets(prompt)
+        problem = self.target_problem(prompt)
         if problem:
             return unscored(problem)
+        wanted, _ = text_targets(prompt)
         answer = self._parts(text)
         near = [(Levenshtein.normalized_similarity(answer, self._parts(w)), w) for w in wanted]
         best, target = max(near, key=lambda pair: pair[0])

@@ -32,6 +32,8 @@ class Instruction(Family):
     """
 
     name: ClassVar[str] = "instruction"
+    # 2: words, sentences, highlights and bullets are counted otherwise
+    version: ClassVar[str] = "2"
 
     score_by: Literal["fraction", "all"] = "fraction"
     loose: bool = False

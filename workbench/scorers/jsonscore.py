@@ -25,6 +25,10 @@ _FENCE: Final = re.compile(
     r"```[ \t]*(?:json[c5]?)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE
 )
 _MOST_STARTS: Final = 1000
+_OPENING: Final = re.compile(r"[{\[]")
+_BEGUN: Final = re.compile(r"\{\s*(?:[\"']|[\w$]+\s*:)|\[\s*[\"'{\[]")
+"""What looks as if it should be JSON, though it is not."""
+_PARTS: Final = re.compile(r"\\.|[\"{}\[\]]", re.DOTALL)
 Leaf = tuple[str | int, ...]
 
 
@@ -47,7 +51,8 @@ class Json(Family):
 
     name: ClassVar[str] = "json"
     # 2: extra, tolerance; a prompt's schema that is none gives no score
-    version: ClassVar[str] = "2"
+    # 3: nothing out of cut or wrong JSON, no footnotes, no doubled keys
+    version: ClassVar[str] = "3"
     needs_target: ClassVar[bool] = False
 
     schema: Mapping[str, Any] | None = None
@@ -93,7 +98,8 @@ class Json(Family):
         if problem:
             return unscored(problem)
         target = self._target(prompt)
-        found = next(candidates(text) if self.extract else _whole(text), None)
+        read = candidates(text, bare=target is not None) if self.extract else _whole(text)
+        found = next(read, None)
         if found is None:
             return Score(0.0, None, "no JSON in the answer")
         (value,) = found
@@ -201,24 +207,63 @@ def leaves(value: Any, path: Leaf = ()) -> Iterator[tuple[Leaf, Any]]:
         yield path, value
 
 
-def candidates(text: str) -> Iterator[tuple[Any]]:
-    """JSON values in a text, best first: the whole text, code fences, then objects and lists in prose by length."""
+def candidates(text: str, *, bare: bool = False) -> Iterator[tuple[Any]]:
+    """JSON values in a text, best first: the whole text, code fences, then objects and lists in prose by length.
+
+    Nothing is taken from inside an object or list that is wrong or never ends. In prose, an empty object or list and a
+    list of a single number may be no JSON at all ("sets {}", "see [1]").
+
+    Args:
+        text: An answer.
+        bare: Take these too, if nothing else is there and they are all equal.
+    """
     yield from _whole(text)
     for fence in _FENCE.finditer(text):
         yield from _whole(fence[1])
-    found: list[tuple[int, int, Any]] = []
-    decoder = json.JSONDecoder(parse_constant=_refuse)
+    found = sorted(_in_prose(text), key=lambda f: (f[0] - f[1], f[0]))
+    full = [value for _, _, value in found if not _bare(value)]
+    yield from ((value,) for value in full)
+    if bare and not full and len({json.dumps(value) for _, _, value in found}) == 1:
+        yield (found[0][2],)
+
+
+def _bare(value: Any) -> bool:
+    return not value or (isinstance(value, list) and len(value) == 1 and is_number(value[0]))
+
+
+def _in_prose(text: str) -> Iterator[tuple[int, int, Any]]:
+    """Objects and lists among other text: start, end, value."""
     end = 0
-    for match in list(re.finditer(r"[{\[]", text))[:_MOST_STARTS]:
+    for match in list(_OPENING.finditer(text))[:_MOST_STARTS]:
         start = match.start()
         if start < end:
             continue
         try:
-            value, end = decoder.raw_decode(text, start)
+            _, end = _DECODER.raw_decode(text, start)
+            yield start, end, strict_json(text[start:end])
+        except json.JSONDecodeError as error:
+            begun = _BEGUN.match(text, start) is not None
+            if not begun and not _OPENING.search(text, start + 1, error.pos):
+                continue  # a bracket of the prose
+            closed = _closing(text, start)
+            if closed is None:
+                return
+            end = closed
         except (ValueError, RecursionError):
-            continue
-        found.append((start - end, start, value))
-    yield from ((value,) for _, _, value in sorted(found, key=lambda f: f[:2]))
+            end = max(end, _closing(text, start) or len(text))
+
+
+def _closing(text: str, start: int) -> int | None:
+    """Where the bracket at ``start`` is closed; None if it never is."""
+    depth, quoted = 0, False
+    for part in _PARTS.finditer(text, start):
+        if part[0] == '"':
+            quoted = not quoted
+        elif not quoted and len(part[0]) == 1:
+            depth += 1 if part[0] in "{[" else -1
+            if depth == 0:
+                return part.end()
+    return None
 
 
 def _whole(text: str) -> Iterator[tuple[Any]]:
@@ -230,6 +275,9 @@ def _whole(text: str) -> Iterator[tuple[Any]]:
 
 def _refuse(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse)
 
 
 def _validator(schema: Mapping[str, Any]) -> Any:

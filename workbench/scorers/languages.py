@@ -1,8 +1,11 @@
 """Which language a text is in, and whether an answer left the language it should be in.
 
 Two witnesses must agree before an answer counts as switched: the small words every sentence of a language needs (a table
-below), and py3langid. A list of names, code or numbers has no such words and never counts. Writing in another script
-(Latin, Cyrillic, Han, ...) is seen from the letters alone. The model of py3langid is loaded when it is first asked.
+below), and py3langid. Code and numbers have no such words. Items of a list (short lines behind bullets or numbers, or of
+five words at most, and passages between commas that begin with a capital letter) are passed over before an answer counts
+as switched: they may be titles and names of dishes. So a switched answer that is nothing but such a list is not seen.
+Writing in another script (Latin, Cyrillic, Han, ...) is seen from the letters alone. The model of py3langid is loaded when
+it is first asked.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ import re
 import unicodedata
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from workbench.scorers.texts import TURN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -68,6 +73,14 @@ _NOT_PROSE: Final = re.compile(
     r"|\"[^\"\n]{0,200}\"|“[^”]{0,200}”|«[^»]{0,200}»|「[^」]{0,200}」|《[^》]{0,200}》|\uff08[^\uff08\uff09]{0,200}\uff09",
     re.DOTALL,
 )
+_CAPITAL: Final = "[A-Z\u00c0-\u00de]"
+_LISTED: Final = re.compile(
+    rf"^[^\S\n]*(?:[-*+\u2022]|\d{{1,3}}[.)])[^\S\n]+[^\n:\u2013\u2014.!?]{{1,60}}"
+    r"(?=[^\S\n]*(?:[:\u2013\u2014]|\s-\s|$))"
+    rf"|^[^\S\n]*{_CAPITAL}[^\s,.!?:;]*(?:[^\S\n]+[^\s,.!?:;]+){{0,4}}[^\S\n]*$"
+    rf"|(?<=,)\s*(?:(?:and|or|und|oder|et|ou|y|o|e)\s+)?{_CAPITAL}[^,.!?:;\n]{{0,60}}(?=[,.!?:;\n]|\Z)",
+    re.MULTILINE,
+)
 _SIGNS: Final = frozenset('`(["“«「《\uff08\\')
 _WINDOW: Final = 16
 """Words judged at a time; each window starts half a window after the last."""
@@ -107,7 +120,9 @@ def language_switch(text: str, prompt_text: str | None = None) -> bool | None:
 
     Args:
         text: The answer. Code, quotations and brackets in it are passed over.
-        prompt_text: The last message of the user. Without it only a change midway is seen.
+        prompt_text: What was asked: the last message of the user, or system message and all user turns as `texts.asked`
+            joins them. The last settles the language, if it can; any may name another. Without it only a change midway
+            is seen.
 
     Returns:
         None if that cannot be said: fewer than six words, no language that is known, or a prompt that names another
@@ -130,7 +145,12 @@ def language_switch(text: str, prompt_text: str | None = None) -> bool | None:
             return judged
     if len(words) < _FEWEST_WORDS:
         return None
-    return _foreign_words(words, expected.language if expected is not None else None)
+    language = expected.language if expected is not None else None
+    judged = _foreign_words(words, language)
+    if judged:
+        words = _WORD.findall(_LISTED.sub(" ", prose).lower())
+        judged = _foreign_words(words, language) if len(words) >= _FEWEST_WORDS else None
+    return judged
 
 
 def _foreign_words(words: Sequence[str], language: str | None) -> bool | None:
@@ -167,15 +187,24 @@ def _settled(marks: Iterable[int]) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _expected(prompt_text: str) -> Expected:
-    text = prompt_text[:_MOST].lower()
+    turns = [turn[:_MOST].lower() for turn in prompt_text.split(TURN)]
+    each = [_own(turn) for turn in reversed(turns)]
+    scripts = next((scripts for _, scripts in each if scripts), frozenset[str]())
+    language = next((code for code, own in each if code and own <= scripts), None)
+    text = " ".join(turns)
     words = _WORD.findall(text)
+    named = {code for code, names in NAMES.items() if _names(names.split(), words, text)}
+    own = {language} if language else {"zh"} if scripts == {"Han"} else set()
+    return Expected(language, scripts, open=bool(named - own))
+
+
+def _own(turn: str) -> tuple[str | None, frozenset[str]]:
+    """The language of a turn, if it settles one, and its scripts."""
+    words = _WORD.findall(turn)
     language = _settled(_BITS.get(word, 0) for word in words)
     if language is None and len(words) <= _FEWEST_WORDS:
         language = "en" if {"what", "how", "who", "the", "is", "of"} & set(words) else None
-    named = {code for code, names in NAMES.items() if _names(names.split(), words, text)}
-    scripts = {script for script, n in _scripts(words) if n > 1}
-    own = {language} if language else {"zh"} if scripts == {"Han"} else set()
-    return Expected(language, frozenset(scripts), open=bool(named - own))
+    return language, frozenset(script for script, n in _scripts(words) if n > 1)
 
 
 def _names(names: Iterable[str], words: Iterable[str], text: str) -> bool:

@@ -34,6 +34,8 @@ class Length(Family):
     """
 
     name: ClassVar[str] = "length"
+    # 2: words and sentences are counted otherwise
+    version: ClassVar[str] = "2"
     needs_target: ClassVar[bool] = False
 
     min: int | None = None

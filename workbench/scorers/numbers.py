@@ -1,8 +1,9 @@
 r"""Finding numbers in prose, exactly.
 
 Values are fractions, so "0.1" is one tenth and a 30-digit integer keeps all its digits. Read are: signs (the Unicode
-minus too), thousands separators, decimals, exponents (``1e3``, ``3 x 10^4``), ratios and mixed numbers (``3/4``,
-``1 1/2``, ``\frac{3}{4}``), percent signs, scale words (``2 million``), English number words, digits of any script.
+minus and the en dash too), thousands separators, decimals, exponents (``1e3``, ``3 x 10^4``), powers (``10^3``), ratios
+and mixed numbers (``3/4``, ``1 1/2``, ``\frac{3}{4}``), percent signs, scale words (``2 million``; ``$1.5M`` behind a sign
+of money), English number words, digits of any script.
 A number that only the other convention explains (``1.234,5`` where the point is decimal) is read in that one.
 Not read: digits inside words of scripts with spaces (``GPT4``, ``H2O``), Chinese numerals.
 """
@@ -25,7 +26,7 @@ _MOST_EXPONENT: Final = 400
 
 _SUPERSCRIPTS: Final = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _MINUS: Final = (
-    "\u2212\uff0d\ufe63\u2010\u2011"  # minus, full-width, small, hyphen, non-breaking hyphen
+    "\u2212\uff0d\ufe63\u2010\u2011\u2013"  # minus, full-width, small, two hyphens, en dash
 )
 _QUOTE: Final = "\u2019\uff07"
 _SIGNS: Final = str.maketrans(dict.fromkeys(_MINUS, "-") | dict.fromkeys(_QUOTE, "'"))
@@ -46,6 +47,9 @@ _UNITS: Final[dict[str, int]] = {
 }
 _SCALES: Final = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _SCALE: Final = "|".join(_SCALES)
+_SUFFIXES: Final = {"k": 10**3, "m": 10**6, "mn": 10**6, "b": 10**9, "bn": 10**9, "tn": 10**12}
+_MOST_POWER: Final = 1000
+"""Most digits of a power."""
 
 
 def _word_pattern() -> re.Pattern[str]:
@@ -126,11 +130,12 @@ def _pattern(decimal: Decimal) -> re.Pattern[str]:
     plain_number = rf"(?:{_other(decimal)}|{whole}(?:{point}[0-9]+)?|{point}[0-9]+)"
     return re.compile(
         rf"(?<![^\W\u2e80-\uffff]|\^)(?<![0-9]{point})"
-        rf"(?P<sign>(?<![\w)\]}}%])[-+])?(?:[$€£¥₹]\s?)?(?P<inner>(?<=[$€£¥₹])-)?"
+        rf"(?P<sign>(?<![\w)\]}}%])[-+])?(?P<money>[$€£¥₹]\s?)?(?P<inner>(?<=[$€£¥₹])-)?"
         rf"(?:(?P<mixed>[0-9]+)\s+(?=[0-9]+/[0-9]+(?![/0-9])))?(?P<number>{plain_number})"
+        r"(?:\^(?P<power>[-+]?[0-9]+))?"
         rf"(?:[eE](?P<e>[-+]?[0-9]+)(?!\w)|\s*(?:x|\*)\s*10\s*(?:\^|\*\*)\s*(?P<ten>[-+]?[0-9]+))?"
         rf"(?:/(?P<below>{plain_number})(?![/0-9]))?"
-        rf"(?:\s+(?P<scale>{_SCALE})\b)?"
+        rf"(?:\s+(?P<scale>{_SCALE})\b)?(?(money)(?P<suffix>(?:{'|'.join(_SUFFIXES)})(?!\w))?|)"
         r"(?P<percent>\s*%|\s+percent\b)?",
         re.IGNORECASE,
     )
@@ -156,11 +161,18 @@ def _value(match: re.Match[str], decimal: Decimal) -> Fraction | None:
         return None
     if abs(int(exponent)) > _MOST_EXPONENT:
         return None
+    if match["power"]:
+        power = int(match["power"][:6])
+        if abs(power) * len(match["number"]) > _MOST_POWER or (power < 0 and not value):
+            return None
+        value **= power
     value = value * Fraction(10) ** int(exponent) / below
     if match["mixed"]:
         value += int(match["mixed"][:_MOST_DIGITS])
     if match["scale"]:
         value *= _SCALES[match["scale"].lower()]
+    if match["suffix"]:
+        value *= _SUFFIXES[match["suffix"].lower()]
     return -value if "-" in (match["sign"], match["inner"]) else value
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple
 from workbench.records import Score
 from workbench.scorers.base import Family, family, is_number, kind, listed, targets, unscored
 from workbench.scorers.numbers import Found, numbers, plain
-from workbench.scorers.texts import after_marker
+from workbench.scorers.texts import after_markers
+from workbench.scorers.units import UNITS, known_unit, unit_patterns
 
 if TYPE_CHECKING:
     from workbench.prompts import Prompt
@@ -20,45 +21,35 @@ if TYPE_CHECKING:
 _BINARY: Final = Fraction(1, 10**9)
 _SPACED: Final = re.compile(r"(?<![\w.,])[1-9][0-9]{0,2}(?: [0-9]{3})+(?![0-9])")
 _LONGEST_UNIT: Final = 40
-UNITS: Final[dict[str, dict[str, float]]] = {
-    "length": {
-        **dict.fromkeys(("m", "metre", "metres", "meter", "meters"), 1),
-        **dict.fromkeys(("km", "kilometre", "kilometres", "kilometer", "kilometers"), 1000),
-        **dict.fromkeys(("cm", "centimetre", "centimetres", "centimeter", "centimeters"), 0.01),
-        **dict.fromkeys(("mm", "millimetre", "millimetres", "millimeter", "millimeters"), 0.001),
-        **dict.fromkeys(("inch", "inches"), 0.0254),
-        **dict.fromkeys(("ft", "foot", "feet"), 0.3048),
-        **dict.fromkeys(("yd", "yard", "yards"), 0.9144),
-        **dict.fromkeys(("mi", "mile", "miles"), 1609.344),
-    },
-    "mass": {
-        **dict.fromkeys(("g", "gram", "grams"), 1),
-        **dict.fromkeys(("kg", "kilogram", "kilograms"), 1000),
-        **dict.fromkeys(("mg", "milligram", "milligrams"), 0.001),
-        **dict.fromkeys(("t", "tonne", "tonnes"), 1_000_000),
-        **dict.fromkeys(("oz", "ounce", "ounces"), 28.349523125),
-        **dict.fromkeys(("lb", "lbs", "pound", "pounds"), 453.59237),
-    },
-    "time": {
-        **dict.fromkeys(("s", "sec", "second", "seconds"), 1),
-        **dict.fromkeys(("ms", "millisecond", "milliseconds"), 0.001),
-        **dict.fromkeys(("min", "minute", "minutes"), 60),
-        **dict.fromkeys(("h", "hr", "hour", "hours"), 3600),
-        **dict.fromkeys(("d", "day", "days"), 86_400),
-        **dict.fromkeys(("week", "weeks"), 604_800),
-    },
-}
-"""Unit tables: factors to metres, grams and seconds (the inch, foot, yard, mile, ounce and pound of 1959, exactly)."""
+_DENIED: Final = re.compile(
+    r"(?:\bnot|n['\u2019]t|\bnever)\s+(?:(?:be|exactly|equal(?:\s+to)?)\s+)*[*_$€£]*\Z",
+    re.IGNORECASE,
+)
+_DENIAL: Final = 40
+_JOINS: Final = re.compile(r"[\s,*_`]*(?:(?:and|und|et|y|e)\s+)?[*_`]*", re.IGNORECASE)
 _SENTENCE_END: Final = re.compile(r"[.!?](?=\s|$)|\n")
 
 
 class Amount(NamedTuple):
-    """A number of an answer or target, in the unit whose factor is 1."""
+    """A number of an answer or target, in the unit whose factor is 1.
+
+    Attributes:
+        value: The number times the factor of its unit.
+        percent: It has a percent sign.
+        shown: As it is written.
+        unit: Its unit, if it has a known one.
+        rest: What makes another unit of it: "/h" of "km/h".
+        start: Where it begins in the text that was read.
+        end: Where it ends, unit included.
+    """
 
     value: Fraction
     percent: bool
     shown: str
     unit: str | None
+    rest: str = ""
+    start: int = 0
+    end: int = 0
 
 
 @family
@@ -66,9 +57,9 @@ class Amount(NamedTuple):
 class Numeric(Family):
     """1 if the number the answer gives equals the target, or one of the targets.
 
-    The number: behind the last sign of a final answer ("the answer is", "Answer:", "####", a LaTeX box) if there is
-    one, else the last number of the answer. Number words count where there are no digits. Behind a sign the first number
-    counts, or the one after the last "=" of that sentence.
+    The number: behind the last sign of a final answer ("the answer is", "Answer:", "####", a LaTeX box) that has one
+    before the next sign, else the last number of the answer. Number words count where there are no digits. Behind a sign
+    the first number counts, or the one after the last "=" of that sentence. A denied number ("not 5") never counts.
 
     Attributes:
         pick: "auto" as above, or "first" or "last" number of the answer.
@@ -77,17 +68,18 @@ class Numeric(Family):
             that is not whole is never compared beyond 9 digits: it may be a rounded binary number.
         decimal: "." reads 1,234.5; "," reads 1.234,5. A number that only one of them explains is read so under both.
         spaces: Read "1 234" as one number. No-break and narrow spaces always join groups of three digits.
-        percent: Whether "50%" may stand for 0.5 as well as for 50. A target with a percent sign, or an answer without
-            one, is always compared as it stands.
+        percent: Where only one of answer and target has a percent sign, "50%" may stand for 0.5 as well as for 50.
         units: Unit to factor, for example {km: 1000, m: 1}: a number followed by one of these (or, as in "EUR 5", right
-            behind one) is multiplied, in answer and target. Or the name of a table: length, mass, time.
+            behind one) is multiplied, in answer and target. Or the name of a table: length, mass, time. "5 feet 3 inches"
+            is one number; "5 km/h" and "5 m²" are wrong for a target in km or m. Capitals count only in short units.
         need_unit: An answer without one of the units is wrong. A target given as a number is in the unit whose factor
             is 1.
     """
 
     name: ClassVar[str] = "numeric"
     # 2: numbers of the other convention, spaces, unit tables, need_unit
-    version: ClassVar[str] = "2"
+    # 3: units in bold, LaTeX or capitals, sums of units, km/h is not km; denied numbers; powers, $1.5M, en dash
+    version: ClassVar[str] = "3"
 
     pick: Literal["auto", "first", "last"] = "auto"
     tolerance: float = 0.0
@@ -133,9 +125,7 @@ class Numeric(Family):
     @cached_property
     def _unit(self) -> tuple[re.Pattern[str], re.Pattern[str]]:
         """Patterns for a unit behind a number and before one."""
-        names = sorted(self._factors, key=len, reverse=True)
-        either = "|".join(r"\s+".join(map(re.escape, name.split())) for name in names)
-        return re.compile(rf"\s*-?({either})(?!\w)"), re.compile(rf"(?<!\w)({either})\s*$")
+        return unit_patterns(self._factors)
 
     def target_problem(self, prompt: Prompt) -> str | None:
         """Why the prompt's target is of no use here, or None if it can be used."""
@@ -174,11 +164,11 @@ class Numeric(Family):
 
     def _answer(self, text: str) -> Amount | None:
         if self.pick == "auto":
-            tail = after_marker(text)
-            found = self._after_marker(tail) if tail is not None else None
-            if found is not None:
-                return found
-        everything = self._read(text)
+            for tail in after_markers(text):
+                found = self._after_marker(tail)
+                if found is not None:
+                    return found
+        everything = self._held(text)
         if not everything:
             return None
         return everything[0 if self.pick == "first" else -1]
@@ -186,32 +176,49 @@ class Numeric(Family):
     def _after_marker(self, tail: str) -> Amount | None:
         sentence = _SENTENCE_END.split(tail.strip(), maxsplit=1)[0]
         for part in (sentence.rpartition("=")[2], sentence, tail):
-            found = self._read(part)
+            found = self._held(part)
             if found:
                 return found[0]
         return None
+
+    def _held(self, text: str) -> list[Amount]:
+        """The numbers of an answer that it does not deny."""
+        written = plain(text)
+        return [
+            n
+            for n in self._read(text)
+            if not _DENIED.search(written, max(0, n.start - _DENIAL), n.start)
+        ]
 
     def _read(self, text: str) -> list[Amount]:
         written = plain(text)
         if self.spaces:
             written = _SPACED.sub(lambda m: m[0].replace(" ", "\u202f"), written)
-        return [self._scaled(number, written) for number in numbers(written, self.decimal)]
+        found = [self._scaled(number, written) for number in numbers(written, self.decimal)]
+        return _joined(found, self._factors, written) if self._factors else found
 
     def _scaled(self, number: Found, written: str) -> Amount:
         shown = written[number.start : number.end].strip()
+        value, percent, start, end = number.value, number.percent, number.start, number.end
         if not self._factors:
-            return Amount(number.value, number.percent, shown, None)
+            return Amount(value, percent, shown, None, "", start, end)
         behind, before = self._unit
-        start = max(0, number.start - _LONGEST_UNIT)
-        match = behind.match(written, number.end)
-        match = match or before.search(written[start : number.start].rstrip("+-"))
-        if match is None:
-            return Amount(number.value, number.percent, shown, None)
-        unit = " ".join(match[1].split())
-        factor = self._factors[unit]
-        return Amount(number.value * factor, number.percent, f"{shown} {unit}", unit)
+        match = behind.match(written, end)
+        unit = known_unit(match[1], self._factors) if match else None
+        rest = ""
+        if match and unit:
+            rest, end = "".join((match["rest"] or "").split()), match.end()
+        else:
+            match = before.search(written[max(0, start - _LONGEST_UNIT) : start].rstrip("+-"))
+            unit = known_unit(match[1], self._factors) if match else None
+        if unit is None:
+            return Amount(value, percent, shown, None, "", start, end)
+        shown = f"{shown} {unit}{rest}"
+        return Amount(value * self._factors[unit], percent, shown, unit, rest, start, end)
 
     def _same(self, found: Amount, goal: Amount) -> bool:
+        if found.rest != goal.rest:
+            return False
         readings = [found.value]
         if found.percent and self.percent and not goal.percent:
             readings.append(found.value / 100)
@@ -227,3 +234,24 @@ class Numeric(Family):
             relative = max(relative, _BINARY)
         limit = max(Fraction(str(self.tolerance)), relative * abs(target))
         return abs(value - target) <= limit
+
+
+def _joined(found: list[Amount], factors: Mapping[str, Fraction], written: str) -> list[Amount]:
+    """The same numbers, those that make one in several units ("5 feet 3 inches") put together."""
+    out: list[Amount] = []
+    for amount in found:
+        last = out[-1] if out else None
+        if (
+            last is not None
+            and last.unit is not None
+            and amount.unit is not None
+            and not last.rest + amount.rest
+            and 0 <= amount.value < factors[last.unit]
+            and _JOINS.fullmatch(written, last.end, amount.start)
+        ):
+            value = last.value - amount.value if last.value < 0 else last.value + amount.value
+            shown = f"{last.shown} {amount.shown}"
+            out[-1] = amount._replace(value=value, shown=shown, start=last.start)
+        else:
+            out.append(amount)
+    return out

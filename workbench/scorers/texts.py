@@ -17,7 +17,14 @@ _MARKER: Final = re.compile(
     r"(?:\s*:)?[\s*_`]*",
     re.IGNORECASE,
 )
-_CJK: Final = 0x2E80
+CJK: Final = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+"""Characters that count as a word each, as ranges of a pattern's character class."""
+TURN: Final = "\x1e"
+"""What stands between the turns in ``asked``."""
+_UNSPACED: Final = 0x2E80
+LETTER: Final = r"[^\W\u2e80-\U0010ffff]"
+"""Pattern of a letter, digit or underscore of the scripts that put spaces between words."""
+_SIGNS: Final = "-+\u2212\u2013\u2010\u2011"
 _BOXED: Final = re.compile(r"\\boxed\s*\{")
 
 
@@ -70,31 +77,44 @@ def text_targets(prompt: Prompt, *, empty: bool = False) -> tuple[list[str], str
 
 
 def whole_word(text: str) -> str:
-    """A pattern for ``text`` where it is not part of a longer word.
+    """A pattern for ``text`` where it is no part of a longer word or number.
 
-    Scripts without spaces between words (Chinese, Japanese, ...) have no such borders and match anywhere.
+    Scripts without spaces between words (Chinese, Japanese, ...) have no such borders and match anywhere. A number is not
+    found in a longer one ("5" in 5.5, 0.5 and 1,500) or in the same one with another sign ("5" in -5).
+
+    >>> bool(re.search(whole_word("5"), "It is 5.5")), bool(re.search(whole_word("5"), "It is 5."))
+    (False, True)
     """
-    before = r"(?<!\w)" if _spaced(text[:1]) else ""
-    after = r"(?!\w)" if _spaced(text[-1:]) else ""
+    first, last = text.lstrip(_SIGNS)[:1], text[-1:]
+    before = rf"(?<!{LETTER})" if _spaced(first) else ""
+    after = rf"(?!{LETTER})" if _spaced(last) else ""
+    if first.isdecimal():
+        before += r"(?<![0-9][.,])(?<![^\w)\]][.,])(?<!\A[.,])"
+        before += "" if first != text[:1] else rf"(?<![^\w)\]][{_SIGNS}])(?<!\A[{_SIGNS}])"
+    if last.isdecimal():
+        after += r"(?![.,][0-9])"
     return before + r"\s+".join(re.escape(part) for part in text.split()) + after
 
 
 def _spaced(character: str) -> bool:
-    return character.isalnum() and ord(character) < _CJK
+    return character.isalnum() and ord(character) < _UNSPACED
 
 
-def after_marker(text: str) -> str | None:
-    r"""What follows the last sign of a final answer: ``\boxed{...}``, "the answer is", "Answer:", "####".
+def after_markers(text: str) -> list[str]:
+    r"""What follows each sign of a final answer: ``\boxed{...}``, "the answer is", "Answer:", "####".
 
-    >>> after_marker("3 + 4 is 7. The answer is 7 apples.")
-    '7 apples.'
+    A box comes first, then the signs from the last to the first, each up to the next one.
+
+    >>> after_markers("The answer is 7. I hope the answer is clear.")
+    ['clear.', '7. I hope the ']
     """
     boxes = list(_BOXED.finditer(text))
-    if boxes:
-        return _braced(text, boxes[-1].end())
+    found = [_braced(text, boxes[-1].end())] if boxes else []
     end = len(text.rstrip())
-    ends = [match.end() for match in _MARKER.finditer(text) if match.end() < end]
-    return text[ends[-1] :] if ends else None
+    signs = [match for match in _MARKER.finditer(text) if match.end() < end]
+    ends = [*(match.start() for match in signs[1:]), len(text)]
+    found += [text[m.end() : stop] for m, stop in zip(signs, ends, strict=False)][::-1]
+    return found
 
 
 def _braced(text: str, start: int) -> str:
@@ -111,3 +131,16 @@ def question(prompt: Prompt) -> str | None:
     contents = [m.get("content") for m in prompt.messages if m.get("role") == "user"]
     texts = [content for content in contents if isinstance(content, str)]
     return texts[-1] if texts else None
+
+
+def asked(prompt: Prompt) -> str:
+    """The text from which the language of the answer is told: system message and user turns, the last one last.
+
+    >>> from workbench.prompts import Prompt
+    >>> system = {"role": "system", "content": "Answer in French."}
+    >>> asked(Prompt("p", (system, {"role": "user", "content": "Who?"}))).split(TURN)
+    ['Answer in French.', 'Who?']
+    """
+    turns = [m for m in prompt.messages if m.get("role") in ("system", "developer", "user")]
+    contents = [m.get("content") for m in turns]
+    return TURN.join(content for content in contents if isinstance(content, str))

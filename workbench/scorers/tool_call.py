@@ -32,6 +32,8 @@ class ToolCall(Family):
     """
 
     name: ClassVar[str] = "tool_call"
+    # 2: calls without arguments, the mark of Llama 3, empty tool_calls, code where there are no tools
+    version: ClassVar[str] = "2"
 
     arguments: Literal["exact", "partial", "ignore"] = "exact"
     ordered: bool = False
@@ -56,7 +58,7 @@ class ToolCall(Family):
         wanted = _wanted(prompt.target)
         if wanted is None:
             return unscored(self.target_problem(prompt) or "")
-        found = parse_calls(text, prompt.tools)
+        found = parse_calls(text, prompt.tools, {call.name for call in wanted})
         shown = "; ".join(_shown(call) for call in found.calls) or None
         if not wanted:
             if found.calls or found.problems:
@@ -121,7 +123,7 @@ def _wanted(target: Any) -> list[Call] | None:
     """The calls of a target; empty if none is wanted, None if it is no target for this scorer."""
     if target == "none" or target == [] or target == ():  # noqa: PLR1714 - a target may be unhashable
         return []
-    return as_calls(list(target) if isinstance(target, tuple) else target) or None
+    return as_calls(list(target) if isinstance(target, tuple) else target, None) or None
 
 
 def _shown(call: Call) -> str:
