@@ -26,7 +26,7 @@ demo: env ## a real model, a real sweep, the answer in words and a picture
 	@$(BIN)/workbench demo $(ARGS)
 
 test: env ## the tests
-	@$(BIN)/python -m pytest -m "not long" -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -m "not long" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: env ## lint, format and types
 	@$(BIN)/ruff check .

@@ -93,7 +93,9 @@ def keep(run: Run, folder: Path) -> None:
             shutil.copy(made, folder)
     shutil.copy(page, folder / "report.html")
     shutil.rmtree(folder / "report")
-    print(f"{folder}: {sum(f.stat().st_size for f in folder.rglob('*') if f.is_file()) / 1e6:.1f} MB")
+    print(
+        f"{folder}: {sum(f.stat().st_size for f in folder.rglob('*') if f.is_file()) / 1e6:.1f} MB"
+    )
 
 
 def main() -> None:

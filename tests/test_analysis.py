@@ -328,7 +328,9 @@ def test_words_when_the_baseline_failed():
     text = words({"a": ["error"] * 3, "b": [1, 0, 1]})
     assert text.startswith("Highest score: cell b, quality 66.7 %")
     assert "The baseline has no score to compare with." in text
-    assert text.endswith("Rows: 3 scored, 3 failed or not scorable. Cells without any score: 1 of 2.")
+    assert text.endswith(
+        "Rows: 3 scored, 3 failed or not scorable. Cells without any score: 1 of 2."
+    )
 
 
 def test_words_with_held_out_prompts():
@@ -352,7 +354,10 @@ def test_words_with_held_out_prompts():
         "It was chosen on the other prompts, by quality 100.0 % (95 % interval 83.9 to 100.0; 20 prompts); "
         "a score that chose is too good on average."
     )
-    assert lines[3] == "On the prompts used for choosing, against the baseline, of 2: 1 better, 1 worse, 0 not distinguishable."
+    assert (
+        lines[3]
+        == "On the prompts used for choosing, against the baseline, of 2: 1 better, 1 worse, 0 not distinguishable."
+    )
     assert lines[-1] == "Rows: 120 scored, 0 failed; 60 of the scored are held out."
     assert "may look better than it is" not in text
 

@@ -13,10 +13,12 @@ from studies import study_file, sums
 
 import workbench as wb
 from workbench import api, interchange
-from workbench.errors import PromptSetError, StudyError
+from workbench.errors import PromptSetError, StoreError, StudyError
 from workbench.imported import import_answers
 from workbench.prompts import PromptSet
 from workbench.runs import Run
+from workbench.scorers.toolcalls import parse_calls
+from workbench.store import RunStore
 
 PROMPTS = PromptSet.from_records(sums(3), "sums")
 
@@ -141,6 +143,154 @@ def test_openai_batch_output(tmp_path):
         ("p2", 1, "", "error", "too late"),
     ]
     assert run.cells["temperature"].tolist() == [0.5]
+
+
+def test_tool_calls_and_refusals_are_answers(tmp_path):
+    """A batch's tool calls arrive in a form that the tool_call scorer reads, and a refusal as its words."""
+
+    def call(name, arguments):
+        return {"id": "c", "type": "function", "function": {"name": name, "arguments": arguments}}
+
+    said = [
+        {"content": None, "tool_calls": [call("add", '{"a": 1}')]},
+        {"content": "Both:", "tool_calls": [call("add", "{}"), call("sub", '{"b": 2}')]},
+        {"content": None, "tool_calls": [call("add", "{oops")]},
+        {"content": None, "refusal": "I will not."},
+    ]
+    choices = [{"message": m, "finish_reason": "tool_calls"} for m in said]
+    path = _file(
+        tmp_path,
+        {"custom_id": "p0", "response": {"status_code": 200, "body": {"choices": choices}}},
+    )
+    texts = Run(import_answers(path, PROMPTS, tmp_path)).generations["text"].tolist()
+    assert texts[0] == '{"name": "add", "arguments": {"a": 1}}'
+    assert [[(c.name, c.arguments) for c in parse_calls(text).calls] for text in texts] == [
+        [("add", {"a": 1})],
+        [("add", {}), ("sub", {"b": 2})],
+        [],
+        [],
+    ]
+    assert "{oops" in texts[2]
+    assert texts[3] == "I will not."
+
+
+def _sample(doc_id, filter_name, text="4"):
+    request = {"arg_0": f"Q{doc_id}", "arg_1": {"until": ["x"], "do_sample": False}}
+    row = {"doc_id": doc_id, "doc": {"q": "?"}, "target": "4", "filter": filter_name}
+    return row | {"arguments": {"gen_args_0": request}, "resps": [[text]]}
+
+
+def test_lm_eval_samples_under_several_filters(tmp_path):
+    """Each answer is taken once, and that is said; rows that differ are still refused."""
+    lines = [_sample(n, f) for n in range(3) for f in ("strict-match", "flexible-extract")]
+    told = []
+    run = Run(import_answers(_file(tmp_path, *lines), out=tmp_path, say=told.append))
+    assert run.generations["prompt_id"].tolist() == ["0", "1", "2"]
+    assert told == [
+        "the file has every answer under several filters (strict-match, flexible-extract); each is taken once"
+    ]
+    lines[1]["resps"] = [["5"]]
+    assert _problems(_file(tmp_path, *lines), out=tmp_path) == [
+        "2: repeat 0 of prompt '0' is already at line 1"
+    ]
+
+
+def test_lm_eval_samples_that_are_no_answers(tmp_path):
+    """Likelihoods are refused by name, and a long file is not refused line by line to its end."""
+    said = (
+        "likelihoods, not answers (multiple_choice or loglikelihood); only samples of output_type "
+        "generate_until can be imported"
+    )
+    choice = _sample(0, "none")
+    choice["arguments"] = {f"gen_args_{n}": {"arg_0": "Q", "arg_1": f" {n}"} for n in range(4)}
+    choice["resps"] = [[[-1.0, False]]] * 4
+    one = _sample(0, "none") | {"arguments": [["Q", " yes"]], "resps": [[[-1.0, True]]]}
+    for row in (choice, one):
+        assert _problems(_file(tmp_path, row)) == [f"1: {said}"]
+    found = _problems(_file(tmp_path, *[choice] * 30))
+    assert (len(found), found[-1]) == (21, "...")
+    old = _sample(0, "none") | {"arguments": [["Q", {"until": ["x"], "do_sample": False}]]}
+    assert len(Run(import_answers(_file(tmp_path, old), out=tmp_path)).generations) == 1
+
+
+def test_our_export_of_templates_adapters_and_names(tmp_path):
+    """Cells keep name, adapter and template, and prompts their side of the split."""
+    templates = {"plain": None, "brief": "{{ input }} Briefly."}
+    study = wb.Study(
+        prompts=PromptSet.from_records(sums(20), "sums"),
+        grid={"cold": {"temperature": 0}, "warm": {"temperature": 0.7}},
+        templates=templates,
+        split={"confirm": 0.35},
+        repeats=2,
+        engine={"kind": "scripted"},
+        latency=None,
+    )
+    done = wb.run(study, out=tmp_path, progress=False)
+    (path,) = interchange.export(done, tmp_path / "o.jsonl", "jsonl")
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    other = [
+        line
+        | {"cell_id": f"x{line['cell_id']}", "adapter": "terse", "label": f"{line['label']} terse"}
+        for line in lines
+    ]
+    told = []
+    again = Run(import_answers(_file(tmp_path, *lines, *other), out=tmp_path, say=told.append))
+    cells = [tuple(cell) for cell in again.cells[["label", "adapter", "template"]].to_numpy()]
+    assert cells == [
+        (f"{name} {template}" + (" terse" if adapter == "terse" else ""), adapter, template)
+        for adapter in ("base", "terse")
+        for template in templates
+        for name in ("cold", "warm")
+    ]
+    base = done.cells["cell_id"].tolist()
+    assert again.cells["cell_id"].tolist()[:4] == base
+    ours, theirs = _answers(done), _answers(again)
+    assert {key: theirs[key] for key in ours} == ours
+    assert len(theirs) == 2 * len(ours)
+    sides = done.generations.set_index("prompt_id")["split"].to_dict()
+    assert "confirm" in sides.values()
+    assert again.generations.set_index("prompt_id")["split"].to_dict() == sides
+    assert set(again.generations["prompt"]) == set(done.generations["prompt"])
+    assert told == [
+        "the wordings of the templates are not in the file; prompts are shown as the first one words them"
+    ]
+    for line in lines[:10]:
+        line["split"] = "select" if line["split"] == "confirm" else "confirm"
+    import_answers(_file(tmp_path, *lines), out=tmp_path, say=told.append)
+    assert told[-1] == "the split in the file is none that a study can have; no prompt is held out"
+
+
+def test_tools_and_vars_come_back(tmp_path):
+    """What a prompt holds besides its messages is in our export, and read from it."""
+    tool = {"type": "function", "function": {"name": "add"}}
+    rows = [{"id": "a", "prompt": "x", "tools": [tool], "vars": {"n": 1}, "metadata": {"k": 2}}]
+    study = wb.Study(
+        prompts=PromptSet.from_records(rows), engine={"kind": "scripted"}, latency=None
+    )
+    done = wb.run(study, out=tmp_path, progress=False)
+    (path,) = interchange.export(done, tmp_path / "o.jsonl", "jsonl")
+    assert Run(import_answers(path, out=tmp_path)).prompts.sha256 == done.prompts.sha256
+
+
+def test_an_import_that_is_cut_short_leaves_nothing(tmp_path, monkeypatch):
+    """A failure, or an interrupt, leaves no half run."""
+    path = _file(tmp_path, {"id": "p0", "text": "1"})
+    for error in (KeyboardInterrupt, StoreError("disk full")):
+
+        def broken(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(RunStore, "add_generations", broken)
+        with pytest.raises((KeyboardInterrupt, StoreError)):
+            import_answers(path, PROMPTS, tmp_path / "results")
+        assert list((tmp_path / "results" / "imported").iterdir()) == []
+
+
+def test_what_a_run_lacks_is_said(tmp_path):
+    """Prompts and cells without an answer are counted."""
+    told = []
+    import_answers(_file(tmp_path, {"id": "p1", "text": "1"}), PROMPTS, tmp_path, say=told.append)
+    assert told == ["2 of 3 prompts have no answer (first: 'p0')"]
 
 
 def test_unknown_settings(tmp_path):

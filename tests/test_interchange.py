@@ -30,6 +30,7 @@ def run(tmp_path_factory):
     nasty = [
         {"id": "=1+1", "prompt": 'a "quote", a\nline and a | pipe', "target": ["x", 1]},
         {"id": "ü", "prompt": "Grüße <b>&amp;</b> 😀", "target": "-3", "metadata": {"k": [1]}},
+        {"id": "a\rb", "prompt": "one\rtwo", "target": "\r=1"},
     ]
     prompts = PromptSet.from_records(
         [*(p.to_dict() for p in study.load_prompts()), *nasty], "sums & more"
@@ -37,7 +38,7 @@ def run(tmp_path_factory):
     return wb.run(study.replace(prompts=prompts), out=folder / "results", progress=False)
 
 
-N_ALL = N_ROWS // N_PROMPTS * (N_PROMPTS + 2)
+N_ALL = N_ROWS // N_PROMPTS * (N_PROMPTS + 3)
 
 
 def _sorted(records):
@@ -77,7 +78,10 @@ def test_csv_and_parquet_hold_the_same(run, tmp_path):
         assert [r[name] for r in read] == table[name].fillna("").tolist()
     assert [float(r["temperature"]) for r in read] == table["temperature"].tolist()
     assert table["score_numeric"].mean() == pytest.approx(run.scores["value"].mean())
-    assert {r["target"] for r in read} >= {'["x", 1]', "-3", "1"}
+    assert {r["target"] for r in read} >= {'["x", 1]', "-3", "1", "\r=1"}
+    assert pd.read_csv(flat, dtype=str, keep_default_na=False)["prompt_id"].tolist() == [
+        r["prompt_id"] for r in read
+    ]
 
 
 def test_spreadsheets_see_no_formulas(run, tmp_path):
@@ -92,7 +96,7 @@ def test_spreadsheets_see_no_formulas(run, tmp_path):
     changed = {
         (a, b) for x, y in zip(*tables, strict=True) for a, b in zip(x, y, strict=True) if a != b
     }
-    assert {("=1+1", "'=1+1"), ("-3", "'-3")} <= changed
+    assert {("=1+1", "'=1+1"), ("-3", "'-3"), ("\r=1", "'\r=1")} <= changed
     assert all(b == f"'{a}" and a[0] in "=+-@\t\r" for a, b in changed)
     for cell in (cell for row in tables[1] for cell in row):
         assert not cell.startswith(("=", "@", "+", "\t", "\r"))
@@ -108,7 +112,7 @@ def test_lm_eval_files(run, tmp_path):
         data = json.loads(results.read_text(encoding="utf-8"))
         (task,) = data["results"]
         assert samples.name.startswith(f"samples_{task}_20")
-        assert data["n-samples"][task] == {"original": N_PROMPTS + 2, "effective": len(lines)}
+        assert data["n-samples"][task] == {"original": N_PROMPTS + 3, "effective": len(lines)}
         scored = [line["numeric"] for line in lines if line["metrics"]]
         entry = data["results"][task]
         assert entry["numeric,none"] == pytest.approx(sum(scored) / len(scored))
@@ -124,14 +128,14 @@ def test_lm_eval_files(run, tmp_path):
             assert request["arg_1"]["do_sample"] is (request["arg_1"]["temperature"] > 0)
             digest = hashlib.sha256(request["arg_0"].encode()).hexdigest()
             assert line["prompt_hash"] == digest
-        assert [line["doc_id"] for line in lines] == list(range(N_PROMPTS + 2))
+        assert [line["doc_id"] for line in lines] == list(range(N_PROMPTS + 3))
 
 
 def test_markdown_and_summary(run, tmp_path):
     """The tables by cell hold every cell, and nothing in a name can break the table."""
     (path,) = interchange.export(run, tmp_path / "out.md", "markdown")
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert lines[0].startswith("**small**: scripted, 8 prompts (sums &amp; more), run `")
+    assert lines[0].startswith("**small**: scripted, 9 prompts (sums &amp; more), run `")
     body = [line for line in lines if line.startswith("|")]
     assert len(body) == 2 + N_CELLS
     assert {line.count("|") for line in body} == {7}
@@ -166,6 +170,57 @@ def test_nothing_is_overwritten_or_left_half(run, tmp_path, monkeypatch):
     monkeypatch.undo()
     interchange.export(run, path, "csv", force=True)
     assert path.read_text().startswith("run_id,")
+
+
+def test_a_name_taken_meanwhile_is_not_overwritten(tmp_path, monkeypatch):
+    """Of two that write one name at the same time the first keeps it, also where files cannot be linked."""
+    path = tmp_path / "out.txt"
+    for links in (True, False):
+        path.unlink(missing_ok=True)
+        if not links:
+            monkeypatch.setattr(os, "link", _no_links)
+        writing = rowstream.whole(path, force=False)
+        writing.__enter__().write("second")
+        path.write_text("first")
+        with pytest.raises(StoreError) as caught:
+            writing.__exit__(None, None, None)
+        assert str(caught.value) == (
+            f"{path}: there is a file already; choose another name, or force it"
+        )
+        assert (path.read_text(), os.listdir(tmp_path)) == ("first", ["out.txt"])  # noqa: PTH208
+    path.unlink()
+    with rowstream.whole(path, force=False) as file:
+        file.write("alone")
+    assert path.read_text() == "alone"
+
+
+def _no_links(*_args, **_kw):
+    raise PermissionError(1, "Operation not permitted")
+
+
+def test_lm_eval_files_appear_together(run, tmp_path, monkeypatch):
+    """A file in the way, or a full disk, at a later cell leaves no files of the earlier ones."""
+    last = interchange.export(run, tmp_path / "good", "lm-eval")[-1].parent
+    folder = tmp_path / "lm"
+    folder.mkdir()
+    (folder / last.name).write_text("mine")
+    with pytest.raises(StoreError) as caught:
+        interchange.export(run, folder, "lm-eval")
+    assert str(caught.value) == (f"{folder / last.name}: is a file; lm-eval's files need a folder")
+    assert [p.name for p in folder.iterdir()] == [last.name]
+    (folder / last.name).unlink()
+    cell = run.cells["cell_id"].tolist()[-1]
+    good = rowstream.rows
+
+    def full(run, cell_id=None):
+        if cell_id == cell:
+            raise OSError(28, "No space left on device")
+        return good(run, cell_id)
+
+    monkeypatch.setattr(rowstream, "rows", full)
+    with pytest.raises(StoreError, match=r"cannot be written \(No space left on device\)$"):
+        interchange.export(run, folder, "lm-eval")
+    assert list(folder.iterdir()) == []
 
 
 def test_names_of_files(run, tmp_path):

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from workbench import analysis, plots, stats
 from workbench.errors import WorkbenchError
+from workbench.plots.style import house
 from workbench.tables import SETTINGS
 
 
@@ -256,3 +257,15 @@ def test_style_does_not_leak():
     assert dict(mpl.rcParams) == before
     pd.testing.assert_frame_equal(table, copy)
     assert set(SETTINGS) <= set(table)
+
+
+def test_a_notebook_goes_on_showing_figures():
+    """A backend that turns interactive on with the first figure stays so once our style is gone."""
+    before = mpl.is_interactive()
+    try:
+        mpl.interactive(b=False)
+        with house():
+            mpl.interactive(b=True)
+        assert mpl.is_interactive()
+    finally:
+        mpl.interactive(before)

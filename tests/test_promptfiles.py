@@ -11,7 +11,7 @@ from strategies import TEXT
 
 from workbench import promptfiles
 from workbench.errors import PromptSetError
-from workbench.prompts import load
+from workbench.prompts import PromptSet, load
 
 TABLE = "Nr,Question,Answer,Country\n1,What?,Oslo,Norway\n2,Where?,,Peru\n"
 FIELDS = {"id": "Nr", "prompt": "Question", "target": "Answer"}
@@ -112,7 +112,7 @@ def test_problems_of_mapped_rows_keep_their_lines(tmp_path):
 
 
 def test_fine_tuning_files(tmp_path):
-    """In rows of nothing but messages the assistant's last message is the target."""
+    """Where every row is nothing but messages and ends with the assistant, that message is the target."""
     ask = {"role": "user", "content": "Hi"}
     call = {"function": {"name": "add", "arguments": '{"a": 1}'}, "id": "c", "type": "function"}
     rows = [
@@ -133,20 +133,23 @@ def test_fine_tuning_files(tmp_path):
             "tools": [{"type": "function"}],
             "parallel_tool_calls": False,
         },
-        {"messages": [{"role": "user", "content": "no answer"}]},
     ]
     made = load(_file(tmp_path, "t.jsonl", "\n".join(map(json.dumps, rows)))).prompts
-    assert [p.target for p in made] == ["Ho", "c", {"name": "add", "arguments": {"a": 1}}, None]
-    assert [len(p.messages) for p in made] == [1, 3, 1, 1]
+    assert [p.target for p in made] == ["Ho", "c", {"name": "add", "arguments": {"a": 1}}]
+    assert [len(p.messages) for p in made] == [1, 3, 1]
     assert made[2].tools == ({"type": "function"},)
 
 
 def test_an_answer_begun_for_the_model_stays(tmp_path):
-    """A row with an id or a target keeps its last message, so what we write reads back the same."""
+    """Unless a file is all fine-tuning rows, last messages stay, so what we write reads back the same."""
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Well,"}]
     rows = [{"id": "a", "messages": messages}, {"messages": messages, "target": None}]
     path = _file(tmp_path, "x.jsonl", "\n".join(map(json.dumps, rows)))
     assert [p.messages for p in load(path)] == [tuple(messages), tuple(messages)]
+    mixed = [{"messages": messages}, {"messages": messages[:1]}]
+    path = _file(tmp_path, "y.jsonl", "\n".join(map(json.dumps, mixed)))
+    assert [p.to_dict().get("target") for p in load(path)] == [None, None]
+    assert load(path).sha256 == PromptSet.from_records(mixed).sha256
 
 
 @settings(max_examples=30)

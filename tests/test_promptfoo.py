@@ -142,7 +142,10 @@ tests:
         "5: other files are not read (prompts.json); write the prompt here",
         f"9: unknown key 'options'; known: vars, assert, description, metadata, threshold; {ONLY}",
         f"11: assert javascript: JavaScript is never run; supported: {TYPES}, and not-...",
-        "12: assert python: Python from a file is not run unless it is allowed (allow_python)",
+        (
+            "12: assert python: Python from a file is taken only where you allow it: "
+            "workbench import FILE --allow-python --to FILE.jsonl"
+        ),
         f"13: assert llm-rubric: this type is not supported; supported: {TYPES}, and not-...",
         "14: assert contains-any: value must be a list, got 'a'",
         "15: assert equals: value must be given, got None",
@@ -157,6 +160,55 @@ tests:
         "24: vars must be an object, got 'file://a.yaml'; other files are not read",
         "26: threshold must be from 0 to 1, got 2",
         "28: 'nope' is undefined; known: a",
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "file://x",
+            "prompts/a.txt:x",
+            "exec:./x.sh",
+            "x.mjs",
+            "x.PY:main",
+            "prompts/*",
+            "a.jsonl",
+        ),
+        *("package:@a/b:c", "https://a.example/x"),
+    ],
+)
+def test_names_of_files_are_no_prompts(tmp_path, name):
+    """What would be read or run as a file is not asked as a text."""
+    path = _file(
+        tmp_path,
+        f"prompts: ['{name}', 'Is {{{{a}}}} in x.txt?', 'a.txt or b']\ntests: [{{vars: {{a: b}}}}]\n",
+    )
+    assert _problems(path) == [f"1: other files are not read ({name}); write the prompt here"]
+
+
+def test_values_that_would_be_filled_in_are_refused(tmp_path):
+    """A value that names a file, or holds a variable, is not asked as it stands, however deep it is."""
+    text = """\
+prompts: "{{doc}}"
+defaultTest:
+  vars: {who: "Dear {{name}}"}
+tests:
+  - vars:
+      doc: file://secret.txt
+      name: Ann
+  - vars: {doc: [a, {b: "File://x"}]}
+  - vars: {doc: "{% if a %}"}
+  - vars: {doc: "a file:// b { { } }"}
+    assert: [{type: contains-any, value: ["a", "file://x"]}]
+"""
+    inside = "variables inside variables are not filled in; write the text out"
+    assert _problems(_file(tmp_path, text)) == [
+        f"3: vars: who: {inside}",
+        "6: vars: doc: other files are not read (file://secret.txt); write the text here",
+        "8: vars: doc: other files are not read (File://x); write the text here",
+        f"9: vars: doc: {inside}",
+        "11: assert contains-any: other files are not read (file://x)",
     ]
 
 

@@ -186,6 +186,46 @@ def test_csv_problems(tmp_path, text, expected):
     assert _problems(path) == [f"{path}:{problem}" for problem in expected]
 
 
+UTF8 = 'save it as UTF-8 (in a spreadsheet: "CSV UTF-8")'
+MAP = (
+    "columns of other names need a map, and those not in it are left out: "
+    "fields: {{prompt: {0}, ...}} in a study, --field prompt={0} ... in workbench import"
+)
+ROW = "id, messages, prompt, input, target, metadata, group, tools, vars"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "id;prompt;target\na;x;y\n",
+            ["columns are separated by ';'; separate them by commas (.csv) or tabs (.tsv)"],
+        ),
+        (
+            "id\tprompt\na\tx\n",
+            ["columns are separated by a tab; separate them by commas (.csv) or tabs (.tsv)"],
+        ),
+        (
+            "Question,Answer\nx,y\n",
+            [
+                f"unknown column 'Question'; known: {ROW}",
+                f"unknown column 'Answer'; known: {ROW}; {MAP.format('Question')}",
+            ],
+        ),
+        (
+            "id,prompt,notes\na,x,y\n",
+            [f"unknown column 'notes'; known: {ROW}; {MAP.format('prompt')}"],
+        ),
+    ],
+)
+def test_tables_of_other_programs(tmp_path, text, expected):
+    """A table with other separators or names is refused with what to do about it."""
+    path = _file(tmp_path, "x.csv", text)
+    assert _problems(path) == [f"{path}:1: {problem}" for problem in expected]
+    path.write_bytes(text.encode("utf-16"))
+    assert _problems(path) == [f"{path}:1: not UTF-8 text (byte 0xff), perhaps UTF-16; {UTF8}"]
+
+
 def test_files_that_cannot_be_read(tmp_path):
     """Empty, foreign, missing and undecodable files are refused in one go."""
     empty = _file(tmp_path, "empty.jsonl", "\n")
@@ -193,7 +233,7 @@ def test_files_that_cannot_be_read(tmp_path):
     latin.write_bytes(b'{"id": "a",\n "prompt": "caf\xe9"}')
     assert _problems([empty, latin, tmp_path / "x.json", "none.csv"], base_dir=tmp_path) == [
         f"{empty}: no prompts",
-        f"{latin}:2: not UTF-8 text (byte 0xe9)",
+        f"{latin}:2: not UTF-8 text (byte 0xe9), perhaps Windows-1252 or Latin-1; {UTF8}",
         f"{tmp_path}/x.json: a prompt file ends in .jsonl, .ndjson, .csv, .tsv, .yaml, .yml",
         f"none.csv: no such file (looked in {tmp_path} and {os.getcwd()})",  # noqa: PTH109
     ]

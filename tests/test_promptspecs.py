@@ -170,3 +170,16 @@ def test_hashes_of_shipped_sets_stay(name):
     """The first sets keep the hash that results made with them carry."""
     root = promptspecs.Path(__file__).parent.parent
     assert load(root / "datasets" / f"{name}.jsonl").sha256 == SETS[name]
+
+
+def test_a_path_is_a_name(tmp_path):
+    """A file may be named by a Path, also in an object."""
+    path = tmp_path / "x.csv"
+    path.write_text("Q\nhi\n")
+    fields = {"prompt": "Q"}
+    assert prompts.spec_problems({"file": path, "fields": fields}, check_files=True) == []
+    made = load({"file": path, "fields": fields})
+    assert (made.sha256, made.source) == (
+        load({"file": str(path), "fields": fields}).sha256,
+        str(path),
+    )

@@ -22,8 +22,13 @@ def test_manifest_says_where_numbers_come_from() -> None:
     plan = make_plan()
     info = ScriptedEngine(adapters=["terse"]).info
     got = json.loads(json.dumps(provenance.manifest(plan.study, plan, info, [Length()])))
-    assert got["schema_version"] == 1
-    assert got["study"] == {"name": "small", "text": plan.study.text, "sha256": plan.study.sha256}
+    assert got["schema_version"] == 2
+    assert got["study"] == {
+        "name": "small",
+        "text": plan.study.text,
+        "sha256": plan.study.sha256,
+        "folder": None,
+    }
     assert got["content_hash"] == plan.content_hash
     assert got["prompt_set"] == {
         "name": "sums", "source": "inline", "sha256": plan.prompt_set.sha256, "n_prompts": 6,

@@ -148,6 +148,10 @@ def test_no_way_out_of_the_sandbox(template):
 
 CHARS = "makes more than 1,000,000 characters"
 WORK = "does too much work (too many or too long loops and texts)"
+LOOP = (
+    "{{% set l = range(100000) | list %}}{{% set m = range(100000) | list %}}"
+    "{{% for i in range(99999) %}}{{% if {} %}}{{% endif %}}{{% endfor %}}"
+)
 DEEP = "calls itself too deeply"
 
 
@@ -173,6 +177,29 @@ DEEP = "calls itself too deeply"
             "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(40) }}",
             WORK,
         ),
+        ("{{ 1.5 | round(100000000, 'ceil') }}", "round takes at most 30 places"),
+        ("{{ 1 | round(-5000000) }}", "round takes at most 30 places"),
+        ("{{ [1] | map('round', -5000000) | list }}", "round takes at most 30 places"),
+        (LOOP.format("l | select('in', l) | list"), WORK),
+        (LOOP.format("-1 in l"), WORK),
+        (LOOP.format("l == m"), WORK),
+        (LOOP.format("'a' in range(100000)"), WORK),
+        (LOOP.format("'aab' in 'a' * 900000"), WORK),
+        (LOOP.format("l[1:] and 1"), WORK),
+        (LOOP.format("l is eq m"), WORK),
+        (LOOP.format("l | sort and 1"), WORK),
+        ("{% set l = range(100000) | list %}{{ l | map(attribute='real.' * 900) | list }}", WORK),
+        ("{{ ('f' * 990000) | int(0, 16) }}", "int reads at most 100 characters"),
+        ("{{ '%999999999d' is odd }}", "'%999999999d' is not a whole number"),
+        ("{{ '%999999999d' is divisibleby(3) }}", "'%999999999d' is not a whole number"),
+        (
+            "{{ ('a' * 500000) | trim('b' * 400000 ~ 'a') }}",
+            "strips at most 100 different characters",
+        ),
+        (
+            "{{ ('a' * 500000).strip('b' * 400000 ~ 'a') }}",
+            "strips at most 100 different characters",
+        ),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", DEEP),
         ("{% for w in words recursive %}{{ loop(words) }}{% endfor %}", DEEP),
     ],
@@ -196,6 +223,8 @@ def test_blow_ups_end(template, problem):
         ("{% extends 'x' %}", "other templates cannot be loaded"),
         ("{{ x | uper }}", "unknown filter 'uper', did you mean 'upper'?"),
         ("(" * 9 + "{{" + "(" * 9999 + "1", "is nested too deeply"),
+        ("{{ 0x" + "f" * 90_000 + " // 3 }}", "holds a number that is too long"),
+        ("{{ " + "9" * 5_000 + " }}", "holds a number that is too long"),
         (["hi"], "message 1 must have role and content and nothing else, got 'hi'"),
         (
             [{"role": "tool", "content": "x"}],
@@ -228,3 +257,64 @@ def test_a_variable_of_the_prompt_goes_before_the_built_in_ones():
     """A data set may have a column called input."""
     prompt = Prompt("p", ({"role": "user", "content": "message"},), vars={"input": "column"})
     assert _text("{{ input }}", prompt) == "column"
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        ("{{ d.keys }}", "keys is a function, which cannot be written out; call it: keys()"),
+        ("{{ [d.keys] }}", "keys is a function, which cannot be written out; call it: keys()"),
+        ("{{ d.keys ~ '' }}", "keys is a function, which cannot be written out; call it: keys()"),
+        (
+            "{{ [range] | join }}",
+            "_range is a function, which cannot be written out; call it: _range()",
+        ),
+        (
+            "{{ 'ab' | map('upper') }}",
+            "a generator cannot be written out; make it a list (| list) or a text (| join)",
+        ),
+        (
+            "{{ d.values() | string }}",
+            "a dict_values cannot be written out; make it a list (| list) or a text (| join)",
+        ),
+        (
+            "{{ range(3) }}",
+            "a range cannot be written out; make it a list (| list) or a text (| join)",
+        ),
+        ("{{ self }}", "'self' is undefined; known: d, input, metadata, system"),
+    ],
+)
+def test_only_values_are_written_out(template, problem):
+    """What has no text of its own, the same in every run, is refused."""
+    prompt = dataclasses.replace(PROMPT, vars={"d": {"items": [1], "a": None}})
+    assert _refused(template, prompt) == f"template 'w': prompt 'q1': {problem}"
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{{ d.items }} {{ d['items'] }}", "[1, 2.5] [1, 2.5]"),
+        ("{{ d | items | list }}", "[('items', [1, 2.5]), ('a', None), ('ok', True)]"),
+        ("{{ self }} {{ self ~ '!' }}", "me me!"),
+        ("{{ d }}", "{'items': [1, 2.5], 'a': None, 'ok': True}"),
+        ("{{ 2.567 | round(2) }} {{ 2.1 | round(0, 'ceil') | int }} {{ '12' | int }}", "2.57 3 12"),
+        (
+            "{{ 3 is odd }} {{ 4 is divisibleby(2) }} {{ 3 in [3] }} {{ 7 // 2 - 1 }}",
+            "True True True 2",
+        ),
+        ("{{ ' a ' | trim }} {{ 'xax'.strip('x') }} {{ 'abc'[1:] }}", "a a bc"),
+    ],
+)
+def test_keys_go_before_methods(template, text):
+    """A variable's own key is what its name means, and a variable may be called self."""
+    values = {"d": {"items": [1, 2.5], "a": None, "ok": True}, "self": "me"}
+    assert _text(template, dataclasses.replace(PROMPT, vars=values)) == text
+
+
+def test_long_numbers_are_not_reckoned_with():
+    """A number of thousands of digits may come in a prompt, but arithmetic on it ends."""
+    prompt = dataclasses.replace(PROMPT, vars={"n": 10**4000})
+    for operator in ("//", "+", "-", "%"):
+        assert _refused(f"{{{{ n {operator} 3 }}}}", prompt) == (
+            f"template 'w': prompt 'q1': {operator} on numbers this large is not available"
+        )

@@ -15,6 +15,11 @@ def test_lines_of_values():
     assert [marked.line(p) for p in paths] == [1, 2, 3, 4, 5, 4, 1, 1]
 
 
+BOMB = "a0: &a0 {k: v}\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
+)
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -28,6 +33,11 @@ def test_lines_of_values():
             "line 2, column 1: not YAML: found character '\\t' that cannot start any token",
         ),
         ("a: &x [*x]\n", "line 1, column 4: not YAML: refers to itself"),
+        (BOMB, "line 1, column 13: not YAML: aliases stand for more than 100,000 values"),
+        (
+            f"a: &a {'x' * 100_000}\nb: [{', '.join(['*a'] * 101)}]\n",
+            "line 1, column 4: not YAML: aliases stand for more than 100,000 values",
+        ),
         ("a: *nobody\n", "line 1, column 4: not YAML: found undefined alias 'nobody'"),
         ("a: 1\n---\nb: 2\n", "line 2, column 1: not YAML: but found another document"),
         (

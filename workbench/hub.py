@@ -162,7 +162,7 @@ def _renamed(data: Any, source: Source, wanted: list[str]) -> Iterator[Any]:
                 else m
                 for m in row["messages"]
             ]
-        yield promptfiles.from_tuning(row, always=True)
+        yield promptfiles.from_tuning(row)
 
 
 def _named(names: list[str], value: Any) -> Any:

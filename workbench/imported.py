@@ -2,66 +2,37 @@
 
 Read, told apart by what their rows hold: lm-eval's samples, the output of an OpenAI batch, our own JSONL export, and plain
 rows ``{"id", "text"}``. What such a file does not say stays unknown: timing, token ids (so answer lengths in tokens are 0),
-and settings, where it is silent and none are given.
+and settings, where it is silent and none are given. Of our own export, cells, adapters, templates and the split come back;
+the wording of a template does not, only the prompts as it worded them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
-from workbench import provenance
+from workbench import answerfiles, provenance
 from workbench.engines.base import EngineInfo
-from workbench.errors import ParamError, PromptSetError
-from workbench.params import FIELDS, SamplingParams
-from workbench.promptrows import canonical_json, kind, strict_json
+from workbench.errors import PromptSetError
+from workbench.plan import split_of
+from workbench.promptrows import canonical_json
 from workbench.prompts import PromptSet
 from workbench.prompts import load as load_prompts
-from workbench.records import Generation
+from workbench.records import BASE, Generation
 from workbench.store import RunStore
 from workbench.study import Study
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Mapping
 
-    from workbench.records import FinishReason
+    from workbench.answerfiles import Answer
+    from workbench.plan import Plan
 
-_LM_EVAL: Final = {"max_gen_toks": "max_tokens", "until": "stop"}
-_FINISH: Final[dict[Any, FinishReason]] = {"length": "length", "tool_calls": "tool_calls"}
 _CHUNK: Final = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer as a file has it.
-
-    Attributes:
-        line: Where it stands, from 1.
-        prompt_id: Which prompt it answers.
-        repeat: Which draw it is, or None: the next one.
-        text: The answer.
-        finish: Why it ended.
-        error: Why there is none.
-        cell: Name of the cell it belongs to, or None.
-        settings: Decoding settings, as far as the file says.
-        rendered: The prompt as the model saw it, if the file says.
-        row: The prompt as a row, if the file has it.
-    """
-
-    line: int
-    prompt_id: str
-    text: str = ""
-    repeat: int | None = None
-    finish: FinishReason = "stop"
-    error: str | None = None
-    cell: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    rendered: str = ""
-    row: Mapping[str, Any] | None = None
 
 
 def import_answers(
@@ -72,6 +43,7 @@ def import_answers(
     *,
     model: str = "unknown",
     settings: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Path:
     """Make a run directory of answers that another program made.
 
@@ -84,9 +56,10 @@ def import_answers(
         model: What made the answers, for people.
         settings: Decoding settings, where the file has none. Without them a cell counts as greedy, or as temperature 1
             where a prompt has several answers.
+        say: Told, in one sentence each, what the run lacks or leaves out, such as prompts without an answer.
 
     Returns:
-        The run directory; nothing in it is scored yet.
+        The run directory; nothing in it is scored yet. If it cannot be made whole, there is none.
 
     Raises:
         PromptSetError: The file or the prompts cannot be used; lists every problem.
@@ -94,7 +67,7 @@ def import_answers(
         StoreError: The run cannot be written.
     """
     source = Path(path)
-    data, answers, form = _answers(source)
+    data, answers, form = answerfiles.read(source)
     made = _own_prompts(source, answers) if prompts is None else load_prompts(prompts)
     problems = [
         f"{source}:{a.line}: no prompt {a.prompt_id!r} in {made.name}"
@@ -103,36 +76,168 @@ def import_answers(
     ]
     if problems:
         raise PromptSetError("answers", problems)
+    told = say or (lambda _: None)
+    answers = _one_filter(answers, told)
     keyed = _numbered(source, answers, name)
-    grid = _grid(keyed, settings or {})
-    repeats = max(repeat for _, _, repeat in keyed) + 1
-    study = Study(name=name, model=model, prompts=made, grid=grid, repeats=repeats, latency=None)
+    study, cells = _study(source, keyed, made, name=name, model=model, given=settings or {})
     plan = study.plan(made)
-    ids = {cell.name: cell.cell_id for cell in plan.cells}
-    ids |= {merged.dropped.name: merged.kept.cell_id for merged in plan.collapsed}
-    if len(set(ids.values())) < len(grid):
-        raise PromptSetError(
-            "answers", f"{source}: several cells have equal settings; import them one by one"
-        )
+    ids = _cell_ids(source, plan, cells)
+    _say_what_lacks(answers, made, plan, ids, told)
     about = {"file": source.name, "sha256": hashlib.sha256(data).hexdigest(), "format": form}
     manifest = provenance.manifest(study, plan, EngineInfo("imported", model, extra=about))
-    failed = sum(a.error is not None for a in answers)
-    with RunStore.create(Path(out) / study.name / manifest["run_id"], manifest) as store:
-        store.add_plan(plan)
-        rows = [_generation(key, ids, answer) for key, answer in keyed.items()]
-        for start in range(0, len(rows), _CHUNK):
-            store.add_generations(rows[start : start + _CHUNK])
-        store.update_manifest(
-            status="failed rows" if failed else "finished",
-            ended_utc=provenance.now_utc(),
-            n_rows=len(rows),
+    return _write(Path(out) / study.name / manifest["run_id"], manifest, plan, ids, keyed)
+
+
+def _write(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    plan: Plan,
+    ids: Mapping[str, str],
+    keyed: Mapping[tuple[str, str, int], Answer],
+) -> Path:
+    """The run record, whole or not at all."""
+    failed = sum(answer.error is not None for answer in keyed.values())
+    new = not folder.exists()
+    try:
+        with RunStore.create(folder, manifest) as store:
+            store.add_plan(plan)
+            rows = [_generation(key, ids, answer) for key, answer in keyed.items()]
+            for start in range(0, len(rows), _CHUNK):
+                store.add_generations(rows[start : start + _CHUNK])
+            store.update_manifest(
+                status="failed rows" if failed else "finished",
+                ended_utc=provenance.now_utc(),
+                n_rows=len(rows),
+            )
+    except BaseException:  # also when interrupted: half an import looks like a run
+        if new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a cell of the file stands in the study: in its grid, with an adapter and a template."""
+
+    name: str
+    adapter: str
+    template: str | None
+
+
+def _study(
+    path: Path,
+    keyed: Mapping[tuple[str, str, int], Answer],
+    made: PromptSet,
+    *,
+    name: str,
+    model: str,
+    given: Mapping[str, Any],
+) -> tuple[Study, dict[str, _Place]]:
+    """A study with the cells of the file, and where each of them stands in it."""
+    several = {cell for cell, _, repeat in keyed if repeat > 0}
+    firsts: dict[str, Answer] = {}
+    for (cell, _, _), answer in keyed.items():
+        firsts.setdefault(cell, answer)
+    names: dict[str, str] = {}
+    grid: dict[str, dict[str, Any]] = {}
+    cells: dict[str, _Place] = {}
+    for cell, answer in firsts.items():
+        known = dict(answer.settings) or dict(given)
+        settings = {"temperature": 1.0 if cell in several else 0.0} | known
+        content = canonical_json(settings)
+        if content not in names:
+            called = answer.name or name
+            names[content] = cell if called in grid else called
+            grid[names[content]] = settings
+        cells[cell] = _Place(names[content], answer.adapter, answer.template)
+    if len(set(cells.values())) < len(cells):
+        raise PromptSetError(
+            "answers", f"{path}: several cells have equal settings; import them one by one"
         )
-        return store.dir
+    templates = dict.fromkeys(place.template for place in cells.values())
+    share = _share(made, {a.prompt_id: a.split for a in keyed.values() if a.split is not None})
+    study = Study(
+        name=name,
+        model=model,
+        prompts=made,
+        adapters=[
+            BASE if adapter == BASE else {adapter: adapter}
+            for adapter in dict.fromkeys(place.adapter for place in cells.values())
+        ],
+        templates={t: None for t in templates if t is not None} or None,
+        grid=grid,
+        repeats=max(repeat for _, _, repeat in keyed) + 1,
+        split={"confirm": share} if share else None,
+        latency=None,
+    )
+    return study, cells
 
 
-def _generation(
-    key: tuple[str, str, int], ids: Mapping[str | None, str], answer: Answer
-) -> Generation:
+def _cell_ids(path: Path, plan: Plan, cells: Mapping[str, _Place]) -> dict[str, str]:
+    """The file's cells to the study's."""
+    ids = {_Place(str(c.name), c.adapter, c.template): c.cell_id for c in plan.cells}
+    for merged in plan.collapsed:
+        gone = merged.dropped
+        ids[_Place(str(gone.name), gone.adapter, gone.template)] = merged.kept.cell_id
+    found = {cell: ids[place] for cell, place in cells.items() if place in ids}
+    if len(set(found.values())) < len(cells):
+        same = "several cells have equal settings"
+        mixed = "some cells have a template and others none"
+        why = same if len(found) == len(cells) else mixed
+        raise PromptSetError("answers", f"{path}: {why}; import them one by one")
+    return found
+
+
+def _share(prompts: PromptSet, splits: Mapping[str, str]) -> float:
+    """The share held out for confirmation that splits the prompts as the file does; 0 if none does."""
+    sides = [(prompt, splits[prompt.id]) for prompt in prompts if prompt.id in splits]
+    if not any(side == "confirm" for _, side in sides):
+        return 0.0
+
+    def wrong(share: float) -> int:
+        """Above 0 if the share is too small, below 0 if it is too large."""
+        made = [(split_of(prompt, share), side) for prompt, side in sides]
+        return 1 if ("select", "confirm") in made else -1 if ("confirm", "select") in made else 0
+
+    low, high, share = 0.0, 1.0, 0.5
+    for _ in range(60):
+        off = wrong(share)
+        if not off:
+            break
+        low, high = (share, high) if off > 0 else (low, share)
+        share = (low + high) / 2
+    else:
+        return 0.0
+    rounded = (round(share, digits) for digits in range(1, 17))
+    return next((r for r in rounded if 0 < r < 1 and not wrong(r)), share)
+
+
+def _say_what_lacks(
+    answers: list[Answer],
+    made: PromptSet,
+    plan: Plan,
+    ids: Mapping[str, str],
+    say: Callable[[str], None],
+) -> None:
+    answered = {answer.prompt_id for answer in answers}
+    lost = [prompt.id for prompt in made if prompt.id not in answered]
+    if lost:
+        say(f"{len(lost)} of {len(made)} prompts have no answer (first: {lost[0]!r})")
+    empty = [cell.label for cell in plan.cells if cell.cell_id not in ids.values()]
+    if empty:
+        say(f"{len(empty)} of {len(plan.cells)} cells have no answers (first: {empty[0]})")
+    if len({answer.template for answer in answers}) > 1:
+        say(
+            "the wordings of the templates are not in the file; prompts are shown as the first one words them"
+        )
+    confirm = sum(split_of(p, plan.study.split.get("confirm", 0.0)) == "confirm" for p in made)
+    given = {answer.prompt_id for answer in answers if answer.split == "confirm"}
+    if confirm == 0 and given:
+        say("the split in the file is none that a study can have; no prompt is held out")
+
+
+def _generation(key: tuple[str, str, int], ids: Mapping[str, str], answer: Answer) -> Generation:
     cell, prompt_id, repeat = key
     return Generation(
         ids[cell],
@@ -167,163 +272,31 @@ def _numbered(path: Path, answers: list[Answer], name: str) -> dict[tuple[str, s
     return keyed
 
 
-def _grid(keyed: Mapping[tuple[str, str, int], Answer], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Cell name to settings."""
-    grid: dict[str, dict[str, Any]] = {}
-    several = {cell for cell, _, repeat in keyed if repeat > 0}
-    for (cell, _, _), answer in keyed.items():
-        if cell not in grid:
-            known = dict(answer.settings) or dict(given)
-            grid[cell] = {"temperature": 1.0 if cell in several else 0.0} | known
-    return grid
+def _one_filter(answers: list[Answer], say: Callable[[str], None]) -> list[Answer]:
+    """The answers without those that lm-eval wrote again for another filter."""
+    first: dict[tuple[str, int | None, str], str | None] = {}
+    for answer in answers:
+        first.setdefault((answer.prompt_id, answer.repeat, answer.text), answer.filter)
+    kept = [a for a in answers if first[a.prompt_id, a.repeat, a.text] == a.filter]
+    if len(kept) < len(answers):
+        names = ", ".join(dict.fromkeys(a.filter or "none" for a in answers))
+        say(f"the file has every answer under several filters ({names}); each is taken once")
+    return kept
 
 
 def _own_prompts(path: Path, answers: list[Answer]) -> PromptSet:
     rows: dict[str, Mapping[str, Any]] = {}
+    worded: dict[tuple[str, str | None], str] = {}
     for answer in answers:
         if answer.row is None:
             raise PromptSetError(
                 "answers", f"{path}: holds no prompts; name the prompts it answers"
             )
         rows.setdefault(answer.prompt_id, answer.row)
-        if canonical_json(rows[answer.prompt_id]) != canonical_json(answer.row):
+        text = canonical_json(answer.row)
+        if worded.setdefault((answer.prompt_id, answer.template), text) != text:
             raise PromptSetError(
                 "answers",
                 f"{path}:{answer.line}: prompt {answer.prompt_id!r} is worded in two ways; name the prompts it answers",
             )
     return PromptSet.from_records(rows.values(), path.stem)
-
-
-def _answers(path: Path) -> tuple[bytes, list[Answer], str]:
-    try:
-        data = path.read_bytes()
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PromptSetError("answers", f"{path}: not UTF-8 text") from error
-    except OSError as error:
-        raise PromptSetError("answers", f"{path}: cannot be read ({error.strerror})") from error
-    answers: list[Answer] = []
-    problems: list[str] = []
-    form = ""
-    for n, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = strict_json(line)
-            form = form or _form(row)
-            answers += _READERS[form](n, row)
-        except ValueError as error:
-            problems.append(f"{path}:{n}: {error}")
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
-            problems.append(f"{path}:{n}: not a row of {form} ({type(error).__name__}: {error})")
-    if not problems and not answers:
-        problems = [f"{path}: no answers"]
-    if problems:
-        raise PromptSetError("answers", problems)
-    return data, answers, form
-
-
-def _form(
-    row: Any,
-) -> Literal["lm-eval samples", "an OpenAI batch output", "our export", "plain answers"]:
-    if not isinstance(row, Mapping):
-        raise ValueError(f"a row must be an object, got {kind(row)}")  # noqa: TRY004 - one kind of error for a line
-    if "resps" in row and "doc_id" in row:
-        return "lm-eval samples"
-    if "custom_id" in row and ("response" in row or "error" in row):
-        return "an OpenAI batch output"
-    if "prompt_id" in row and "cell_id" in row and "text" in row:
-        return "our export"
-    if "id" in row and "text" in row:
-        return "plain answers"
-    raise ValueError(
-        "not answers that can be read: lm-eval samples (doc_id, resps), OpenAI batch output (custom_id, response), "
-        "our JSONL export, or rows with id and text"
-    )
-
-
-def _lm_eval(line: int, row: Mapping[str, Any]) -> Iterator[Answer]:
-    doc = row["doc"] if isinstance(row["doc"], Mapping) else {}
-    prompt_id = str(doc.get("id", row["doc_id"]))
-    (request,) = row["arguments"].values()
-    rendered, asked = str(request["arg_0"]), request.get("arg_1") or {}
-    settings = _valid({_LM_EVAL.get(name, name): value for name, value in asked.items()})
-    if asked.get("do_sample") is False:
-        settings["temperature"] = 0.0
-    own = {"id": prompt_id, "messages": doc["messages"]} if "messages" in doc else None
-    own = own or {"id": prompt_id, "prompt": rendered}
-    target = doc["target"] if "messages" in doc and "target" in doc else row.get("target")
-    own |= {} if target in (None, "") else {"target": target}
-    own |= {key: doc[key] for key in ("metadata", "group") if "messages" in doc and key in doc}
-    for repeat, text in enumerate(row["resps"][0]):
-        yield Answer(
-            line, prompt_id, str(text), repeat, settings=settings, rendered=rendered, row=own
-        )
-
-
-def _batch(line: int, row: Mapping[str, Any]) -> Iterator[Answer]:
-    prompt_id, response = str(row["custom_id"]), row.get("response") or {}
-    body = response.get("body") or {}
-    if row.get("error") or response.get("status_code", 200) != 200 or "choices" not in body:
-        error = row.get("error") or body.get("error") or {"message": "no answer in this row"}
-        said = error.get("message", error) if isinstance(error, Mapping) else error
-        yield Answer(line, prompt_id, error=str(said))
-        return
-    for choice in body["choices"]:
-        text = choice["message"].get("content") if "message" in choice else choice["text"]
-        finish = choice.get("finish_reason") or "stop"
-        if finish == "content_filter":
-            yield Answer(line, prompt_id, error="withheld by a content filter")
-        else:
-            yield Answer(line, prompt_id, text or "", finish=_FINISH.get(finish, "stop"))
-
-
-def _export(line: int, row: Mapping[str, Any]) -> Iterator[Answer]:
-    error = row.get("error")
-    own = {"id": row["prompt_id"], "messages": row["messages"]}
-    own |= {key: row[key] for key in ("target", "metadata", "group") if row.get(key) is not None}
-    yield Answer(
-        line,
-        str(row["prompt_id"]),
-        row["text"],
-        _repeat(row["repeat"]),
-        finish=row.get("finish_reason") or "stop",
-        error=error,
-        cell=str(row.get("name") or row["label"]),
-        settings=_valid(row["settings"]),
-        rendered=row.get("rendered") or "",
-        row=own,
-    )
-
-
-def _plain(line: int, row: Mapping[str, Any]) -> Iterator[Answer]:
-    if not isinstance(row["text"], str):
-        raise ValueError(f"text must be text, got {kind(row['text'])}")  # noqa: TRY004 - as above
-    yield Answer(line, str(row["id"]), row["text"], _repeat(row.get("repeat")))
-
-
-def _repeat(value: Any) -> int | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        raise ValueError(f"repeat must be a whole number at least 0, got {value!r}")
-    return value
-
-
-_READERS: Final[dict[str, Callable[[int, Any], Iterator[Answer]]]] = {
-    "lm-eval samples": _lm_eval,
-    "an OpenAI batch output": _batch,
-    "our export": _export,
-    "plain answers": _plain,
-}
-
-
-def _valid(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings we have too; one that we do not allow is left out."""
-    out = {}
-    for name, value in settings.items():
-        if name in FIELDS and value is not None and name != "seed":
-            try:
-                SamplingParams(**{name: value})
-            except ParamError:
-                continue
-            out[name] = value
-    return out

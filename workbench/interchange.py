@@ -117,9 +117,22 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
+class _Lines:
+    """Lines of CSV that end in a bare line feed.
+
+    What ends a line is what ``csv`` quotes; told of both characters, it leaves no carriage return of an answer bare.
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self.file = file
+
+    def write(self, line: str) -> int:
+        return self.file.write(line.removesuffix("\r\n") + "\n")
+
+
 def _csv(run: ReadRun, file: IO[str], spreadsheet: bool) -> None:
     names = columns(run)
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv.writer(_Lines(file), lineterminator="\r\n")
     writer.writerow(names)
     for row in rowstream.rows(run):
         flat = _flat(row)
@@ -136,8 +149,8 @@ def _jsonl(run: ReadRun, file: IO[str]) -> None:
     for row in rowstream.rows(run):
         prompt = row.pop("prompt")
         about = {"messages": list(prompt.messages), "target": prompt.target}
-        if prompt.metadata:
-            about["metadata"] = prompt.metadata
+        optional = {"metadata": prompt.metadata, "tools": prompt.tools, "vars": prompt.vars}
+        about |= {key: value for key, value in optional.items() if value}
         ordered = {
             key: row.pop(key)
             for key in ("run_id", "cell_id", "label", "name", "adapter", "template")
@@ -175,7 +188,7 @@ def _summary(run: ReadRun) -> pd.DataFrame:
 
 def _summary_csv(run: ReadRun, file: IO[str], spreadsheet: bool) -> None:
     table = _summary(run)
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv.writer(_Lines(file), lineterminator="\r\n")
     writer.writerow(table.columns)
     for row in table.astype(object).where(table.notna(), None).itertuples(index=False):
         writer.writerow([_cell(value, spreadsheet) for value in row])
@@ -267,12 +280,13 @@ def convert(
         made = prompt_sets.load(spec)
     beside = target.with_suffix(".templates.yaml")
     rowstream.refuse(target, force=force)
-    if wordings:
-        with whole(beside, force=force) as file:
-            file.write(promptfoo.templates_yaml(wordings))
-    with whole(target, force=force) as file:
-        for prompt in made:
-            file.write(json.dumps(prompt.to_dict(), ensure_ascii=False) + "\n")
+    with rowstream.together(force=force) as waiting:
+        if wordings:
+            with whole(beside, force=force, waiting=waiting) as file:
+                file.write(promptfoo.templates_yaml(wordings))
+        with whole(target, force=force, waiting=waiting) as file:
+            for prompt in made:
+                file.write(json.dumps(prompt.to_dict(), ensure_ascii=False) + "\n")
     return made
 
 

@@ -15,6 +15,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from workbench import rowstream
+from workbench.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,32 +39,37 @@ def write(run: ReadRun, folder: Path, *, force: bool) -> list[Path]:
         The files written, two per cell.
 
     Raises:
-        StoreError: A file is there already, or cannot be written.
+        StoreError: A file is there already, or cannot be written; then none is.
     """
     task = _name(str(run.manifest["prompt_set"]["name"])) or "prompts"
     started = datetime.fromisoformat(run.manifest["started_utc"])
     stamp = started.astimezone(UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
     cells = [{str(k): v for k, v in c.items()} for c in run.cells.to_dict("records")]
     names = [_name(str(cell["label"])) for cell in cells]
-    files = []
+    places: list[tuple[dict[str, Any], Path, Path]] = []
     for cell, name in zip(cells, names, strict=True):
         # Labels may differ only in characters that are not fit for a folder.
         place = folder / (name if name and names.count(name) == 1 else f"{name}-{cell['cell_id']}")
         samples = place / f"samples_{task}_{stamp}.jsonl"
         results = place / f"results_{stamp}.json"
+        if place.exists() and not place.is_dir():
+            raise StoreError(f"{place}: is a file; lm-eval's files need a folder")
+        rowstream.refuse(samples, force=force)
         rowstream.refuse(results, force=force)
-        means = _Means(list(rowstream.scorers(run)))
-        n = 0
-        with rowstream.whole(samples, force=force) as file:
-            for sample in _samples(run, str(cell["cell_id"])):
-                n += 1
-                means.add(sample)
-                file.write(json.dumps(sample, ensure_ascii=False) + "\n")
-        with rowstream.whole(results, force=force) as file:
-            json.dump(_results(run, cell, task, means, n), file, indent=2, ensure_ascii=False)
-            file.write("\n")
-        files += [samples, results]
-    return files
+        places.append((cell, samples, results))
+    with rowstream.together(force=force) as waiting:
+        for cell, samples, results in places:
+            means = _Means(list(rowstream.scorers(run)))
+            n = 0
+            with rowstream.whole(samples, force=force, waiting=waiting) as file:
+                for sample in _samples(run, str(cell["cell_id"])):
+                    n += 1
+                    means.add(sample)
+                    file.write(json.dumps(sample, ensure_ascii=False) + "\n")
+            with rowstream.whole(results, force=force, waiting=waiting) as file:
+                json.dump(_results(run, cell, task, means, n), file, indent=2, ensure_ascii=False)
+                file.write("\n")
+    return [file for _, *pair in places for file in pair]
 
 
 class _Means:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from workbench.errors import unknown
-from workbench.promptrows import ROW_KEYS, Row, Unreadable, check_rows, strict_json
+from workbench.promptrows import ROW_KEYS, TEXT_KEYS, Row, Unreadable, check_rows, strict_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -37,8 +37,7 @@ def read(path: Path, fields: Fields | None = None) -> Read:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        return [], [f"{path}:{line}: not UTF-8 text (byte {error.object[error.start]:#04x})"]
+        return [], [f"{path}:{_not_utf8(error)}"]
     except OSError as error:
         return [], [f"{path}: cannot be read ({error.strerror})"]
     if path.suffix.lower() in (".csv", ".tsv"):
@@ -52,11 +51,23 @@ def read(path: Path, fields: Fields | None = None) -> Read:
             if seen and problems:
                 return [], [f"{path}: {problem}" for problem in problems]
             rows = [(n, renamed(r, fields) if isinstance(r, Mapping) else r) for n, r in rows]
-        rows = [(n, from_tuning(row)) for n, row in rows]
+        if rows and all(_is_tuning(row) for _, row in rows):
+            rows = [(n, from_tuning(row)) for n, row in rows]
     found, wrong = check_rows((f"{path}:{n}", row) for n, row in rows)
     if not found and not wrong:
         return [], [f"{path}: no prompts"]
     return found, [f"{place}: {problem}" for place, problem in wrong]
+
+
+def _not_utf8(error: UnicodeDecodeError) -> str:
+    """Where a file stops being UTF-8, and what to do about it."""
+    data = error.object
+    line = data[: error.start].count(b"\n") + 1
+    guess = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "Windows-1252 or Latin-1"
+    return (
+        f"{line}: not UTF-8 text (byte {data[error.start]:#04x}), perhaps {guess}; save it as UTF-8 "
+        '(in a spreadsheet: "CSV UTF-8")'
+    )
 
 
 def columns(fields: Fields) -> list[str]:
@@ -112,33 +123,36 @@ def _pick(row: Mapping[str, Any], column: str) -> Any:
     return value
 
 
-def from_tuning(row: Any, *, always: bool = False) -> Any:
-    """A row of an OpenAI fine-tuning file as a prompt: its last message, the assistant's, becomes the target.
+def _is_tuning(row: Any) -> bool:
+    """True for a row as a fine-tuning file has them: ``messages`` and at most ``tools``, the last said by the assistant."""
+    return isinstance(row, Mapping) and row.keys() <= _TUNING_KEYS and _last_said(row) is not None
 
-    Such a row has ``messages`` and at most ``tools``: no id and no target. Other rows are given back as they are.
 
-    Args:
-        row: A decoded row.
-        always: Do it whatever else the row has, as long as it has no target.
-    """
-    if not isinstance(row, Mapping) or not isinstance(row.get("messages"), list):
+def _last_said(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The assistant's message at the end of a row's messages."""
+    messages = row.get("messages")
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    return last if isinstance(last, Mapping) and last.get("role") == "assistant" else None
+
+
+def from_tuning(row: Any) -> Any:
+    """A conversation as a prompt: its last message, if the assistant's, becomes the target, unless the row has one."""
+    if not isinstance(row, Mapping) or row.get("target", _ABSENT) is not _ABSENT:
+        return row
+    last = _last_said(row)
+    if last is None:
         return row
     messages = row["messages"]
-    if row.get("target", _ABSENT) is not _ABSENT or not (always or row.keys() <= _TUNING_KEYS):
-        return row
-    last = messages[-1] if messages else None
-    if not isinstance(last, Mapping) or last.get("role") != "assistant":
-        return row
     plain = {key: value for key, value in row.items() if key != "parallel_tool_calls"}
     kept = [
         {k: v for k, v in m.items() if k != "weight"} if isinstance(m, Mapping) else m
         for m in messages[:-1]
     ]
-    return plain | {"messages": kept, "target": _answer(last)}
+    return plain | {"messages": kept, "target": said_by(last)}
 
 
-def _answer(message: Mapping[str, Any]) -> Any:
-    """What an assistant's message says, or the tools it calls."""
+def said_by(message: Mapping[str, Any]) -> Any:
+    """What an assistant's message says, or the tools it calls: ``{name, arguments}``, or a list of these."""
     calls = message.get("tool_calls")
     if not calls or not isinstance(calls, list):
         return message.get("content")
@@ -200,7 +214,18 @@ def _header_problems(header: list[str], fields: Fields | None) -> list[str]:
         wrong = missing(fields, [dict.fromkeys(header, "")])
         twice = [c for c in dict.fromkeys(header) if header.count(c) > 1 and c in asked]
     else:
+        separator = next((c for c in ";\t|," if len(header) == 1 and c in header[0]), None)
+        if separator is not None:
+            named = "a tab" if separator == "\t" else repr(separator)
+            right = "commas (.csv) or tabs (.tsv)"
+            return [f"columns are separated by {named}; separate them by {right}"]
         wrong = [unknown("column", c, ROW_KEYS) for c in header if c not in ROW_KEYS]
+        if any("did you mean" not in problem for problem in wrong):
+            own = next((c for c in (*TEXT_KEYS, *header) if c in header and c != "id"), header[0])
+            wrong[-1] += (
+                f"; columns of other names need a map, and those not in it are left out: fields: {{prompt: {own}, ...}} "
+                f"in a study, --field prompt={own} ... in workbench import"
+            )
         twice = [c for c in dict.fromkeys(header) if header.count(c) > 1]
     return wrong + [f"column {c!r} occurs twice" for c in twice]
 

@@ -46,7 +46,14 @@ _IGNORED: Final = (
 _TEST: Final = ("vars", "assert", "description", "metadata", "threshold")
 _ASSERT: Final = ("type", "value", "weight", "metric")
 _ONLY: Final = "; this reads prompts, tests, vars and assert"
-_OTHER_FILE: Final = re.compile(r"file://|\S+\.(txt|json|js|py|ya?ml|md|csv)$")
+_OTHER_FILE: Final = re.compile(
+    r"(file:|exec:|package:|https?://)\S*\Z"
+    r"|\S+\.(txt|jsonl?|[cm]?[jt]s|py|sh|rb|go|exe|ya?ml|md|csv|tsv|xlsx?|j2)(:\S*)?\Z"
+    r"|\S*/\S*\*\S*\Z",
+    re.IGNORECASE,
+)
+"""What promptfoo takes for the name of a file or of a program, and not for a prompt."""
+_INSIDE: Final = re.compile(r"\{\{|\{%|\{#")
 MAX_PROMPTS: Final = 100_000
 
 Where = tuple[str | int, ...]
@@ -209,6 +216,7 @@ def _check_test(test: Any, where: Where, file: _File) -> None:
     if not isinstance(test.get("vars") or {}, Mapping):
         other = "; other files are not read" if isinstance(test["vars"], str) else ""
         file.add((*where, "vars"), f"vars must be an object, got {test['vars']!r}{other}")
+    _check_values(test.get("vars") or {}, where, file)
     threshold = test.get("threshold")
     if threshold is not None and (
         isinstance(threshold, bool)
@@ -226,6 +234,37 @@ def _check_test(test: Any, where: Where, file: _File) -> None:
             file.add((*where, "assert", n), problem)
 
 
+def _check_values(variables: Any, where: Where, file: _File) -> None:
+    """Refuse values that promptfoo would read or fill in, and that this would ask as they stand."""
+    found = variables.items() if isinstance(variables, Mapping) else ()
+    for name, value in found:
+        place = (*where, "vars", str(name))
+        texts = list(_texts(value))
+        other = next((text for text in texts if _is_file(text)), None)
+        if other is not None:
+            file.add(
+                place, f"vars: {name}: other files are not read ({other}); write the text here"
+            )
+        elif any(_INSIDE.search(text) for text in texts):
+            file.add(
+                place,
+                f"vars: {name}: variables inside variables are not filled in; write the text out",
+            )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item)
+
+
+def _is_file(text: str) -> bool:
+    return text.lstrip().lower().startswith("file://")
+
+
 def _assert_problem(item: Any, allow_python: bool) -> str | None:
     if not isinstance(item, Mapping):
         return f"an assertion must be an object with type and value, got {item!r}"
@@ -238,7 +277,10 @@ def _assert_problem(item: Any, allow_python: bool) -> str | None:
         what = "JavaScript is never run" if plain == "javascript" else "this type is not supported"
         return f"assert {kind}: {what}; supported: {', '.join(TYPES)}, and not-..."
     if plain == "python" and not allow_python:
-        return "assert python: Python from a file is not run unless it is allowed (allow_python)"
+        return (
+            "assert python: Python from a file is taken only where you allow it: "
+            "workbench import FILE --allow-python --to FILE.jsonl"
+        )
     if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
         return f"assert {kind}: weight must be a number at least 0, got {weight!r}"
     problem = _value_problem(plain, item.get("value"))
@@ -246,8 +288,9 @@ def _assert_problem(item: Any, allow_python: bool) -> str | None:
 
 
 def _value_problem(kind: str, value: Any) -> str | None:
-    if isinstance(value, str) and value.startswith("file://"):
-        return f"other files are not read ({value})"
+    other = next((text for text in _texts(value) if _is_file(text)), None)
+    if other is not None:
+        return f"other files are not read ({other})"
     if kind in _LISTS:
         ok, allowed = isinstance(value, list) and bool(value), "a list"
     elif kind.endswith("json"):

@@ -8,8 +8,8 @@ Sources, told apart by name and content:
   ``target`` always as text. ``{file, fields}`` names other columns.
 * OpenAI batch files (``.jsonl`` with ``custom_id`` and ``body``). The body's decoding settings do not act: a study sets
   them. They are kept in ``metadata["batch"]``.
-* OpenAI fine-tuning files (``.jsonl`` rows with nothing but ``messages`` and ``tools``): where the last message is the
-  assistant's, it becomes the target.
+* OpenAI fine-tuning files (``.jsonl``, every row with nothing but ``messages`` and ``tools``, the last message the
+  assistant's): that message becomes the target.
 * ``.yaml``: a promptfoo file, see ``workbench.promptfoo``.
 * ``hf:<data set>/<split>``, see ``workbench.hub``; ``builtin:<name>``, a set that ships.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 
 from workbench import tables
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from workbench.prompts import Prompt
 
+Waiting = tuple["Path", "Path"]
+"""A complete file under its temporary name, and the name it gets."""
 CHUNK_ROWS: Final = 2_000
 """Rows held in memory at a time."""
 SCORE_COLUMNS: Final = ("value", "answer", "explanation", "reason")
@@ -129,19 +132,24 @@ def _row(
 
 
 @contextlib.contextmanager
-def whole(path: Path, *, force: bool, mode: str = "w") -> Iterator[IO[Any]]:
+def whole(
+    path: Path, *, force: bool, mode: str = "w", waiting: list[Waiting] | None = None
+) -> Iterator[IO[Any]]:
     """A file that appears under its name once it is complete.
 
     Args:
         path: Its name; missing folders are made.
         force: Replace a file that is there.
         mode: "w" for text in UTF-8 with bare line feeds, "wb" for bytes.
+        waiting: From ``together``: it appears once all files are complete.
 
     Raises:
         StoreError: There is one already, or it cannot be written.
     """
     refuse(path, force=force)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    if waiting is not None:
+        waiting.append((temporary, path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
@@ -149,11 +157,62 @@ def whole(path: Path, *, force: bool, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        if waiting is None:
+            _place(temporary, path, force=force)
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if waiting is None:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def together(*, force: bool) -> Iterator[list[Waiting]]:
+    """Files that appear together, once all are complete; give what this yields to ``whole``.
+
+    Args:
+        force: Replace files that are there.
+
+    Raises:
+        StoreError: One is there already, or cannot be put in its place.
+    """
+    waiting: list[Waiting] = []
+    try:
+        yield waiting
+        for temporary, path in waiting:
+            try:
+                _place(temporary, path, force=force)
+            except OSError as error:
+                raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        for temporary, path in waiting:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+                path.parent.rmdir()  # only if nothing is in it
+
+
+def _place(temporary: Path, path: Path, *, force: bool) -> None:
+    """Give a complete file its name; without force never one that somebody else took meanwhile."""
+    if not force:
+        try:
+            if _linked(temporary, path):
+                return
+            path.open("xb").close()
+        except FileExistsError:
+            refuse(path, force=False)
+            raise
+    temporary.replace(path)
+
+
+def _linked(temporary: Path, path: Path) -> bool:
+    """Give a file a second name that is free; False where the file system has no links."""
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        raise
+    except OSError:
+        return False
+    return True
 
 
 def refuse(path: Path, *, force: bool) -> None:

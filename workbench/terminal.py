@@ -64,7 +64,7 @@ def print_run(run: Run, summary: pd.DataFrame) -> None:
     out.print(table)
     rest = len(summary) - _SHOWN
     if rest > 0:
-        out.print(f"  and {rest} more cells, in {run.path / 'summary.csv'}")
+        out.print(f"  and {rest} more cells, in {run.path / 'summary.csv'}", soft_wrap=True)
     if summary["on_front"].eq(True).any():
         out.print("* on the front: no other cell is as good and as fast, and better in one")
     out.print()

@@ -19,6 +19,7 @@ from workbench.cli.base import (
     bars,
     print_json,
     print_run,
+    said,
 )
 
 if TYPE_CHECKING:
@@ -263,7 +264,7 @@ def import_file(
     if answers:
         from workbench.imported import import_answers
 
-        made = import_answers(source, prompts, out, name)
+        made = import_answers(source, prompts, out, name, say=said(json_out))
         print_json({"run": str(made)}) if json_out else typer.echo(made)
         return
     if to is None:

@@ -72,9 +72,15 @@ STYLE: Final[Any] = {
 
 @contextmanager
 def house() -> Iterator[None]:
-    """The house style while a picture is drawn; nothing of it stays."""
+    """The house style while a picture is drawn; nothing of it stays.
+
+    A notebook's backend starts with the first figure and then turns ``interactive`` on; that must outlive the style, or no later
+    figure is shown.
+    """
     with mpl.rc_context(dict(STYLE)):
         yield
+        interactive = mpl.is_interactive()
+    mpl.interactive(interactive)
 
 
 # ------------------------------------------------------------------------------------------------ places
