@@ -85,12 +85,10 @@ def keep(run: Run, folder: Path) -> None:
     for problem in draw(run, folder):
         print(f"{folder.name}: no {problem}")
     page = wb.report(run, folder / "report")
-    for name in ("report.md", "plots"):
-        made = page.parent / name
-        if made.is_dir():
-            shutil.copytree(made, folder / name, dirs_exist_ok=True)
-        elif made.exists():
-            shutil.copy(made, folder)
+    text = page.with_suffix(".md").read_text(encoding="utf-8")
+    (folder / "report.md").write_text(
+        text.replace("](report.png)", "](quality_latency.png)"), encoding="utf-8"
+    )
     shutil.copy(page, folder / "report.html")
     shutil.rmtree(folder / "report")
     print(

@@ -213,7 +213,7 @@ def _draw_front(ax: Axes, shown: pd.DataFrame) -> None:
         linestyle=(0, (4, 1.6)),
         zorder=4.2,
         path_effects=[withStroke(linewidth=3.4, foreground="white")],
-        label="front: none as good and as fast, and better in one" if len(front) > 1 else None,
+        label="front: better only if slower" if len(front) > 1 else None,
         gid="front",
     )
 
