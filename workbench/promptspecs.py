@@ -93,22 +93,30 @@ def _locate(source: Source, base_dir: str | Path | None) -> tuple[Path | None, s
             return builtin(source.name), ""
         except PromptSetError as error:
             return None, str(error)
-    path = Path(source.name).expanduser()
-    places = [path] if path.is_absolute() or base_dir is None else [Path(base_dir) / path, path]
-    for place in places:
-        if place.is_file():
-            return place, ""
-    looked = " and ".join(dict.fromkeys(str(p.parent.resolve()) for p in places))
-    return None, f"{source.name}: no such file (looked in {looked})"
+    tried = places(source.name, base_dir)
+    found = next((place for place in tried if place.is_file()), None)
+    return (found, "") if found else (None, f"{source.name}: no such file ({looked_in(tried)})")
+
+
+def places(name: str | Path, base_dir: str | Path | None) -> list[Path]:
+    """Where a relative name may be: beside the study file first, then in the current directory."""
+    path = Path(name).expanduser()
+    if base_dir is None or path.is_absolute():
+        return [path]
+    return [Path(base_dir) / path, path]
+
+
+def looked_in(tried: list[Path]) -> str:
+    """Where was looked, for a message."""
+    return "looked in " + " and ".join(dict.fromkeys(str(p.parent.resolve()) for p in tried))
 
 
 def local_path(name: str, base_dir: str | Path | None) -> Path | None:
     """The local file or folder a data set's name means, or None if it is a name of the hub."""
-    path = Path(name).expanduser()
-    places = [path] if path.is_absolute() or base_dir is None else [Path(base_dir) / path, path]
-    found = next((place for place in places if place.exists()), None)
+    path, tried = Path(name), places(name, base_dir)
+    found = next((place for place in tried if place.exists()), None)
     meant = name.startswith((".", "/", "~")) or bool(path.suffix and name.count("/") != 1)
-    return found or (places[0] if meant else None)
+    return found or (tried[0] if meant else None)
 
 
 def parse(spec: object, base_dir: str | Path | None = None) -> tuple[Source | None, list[str]]:

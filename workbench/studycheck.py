@@ -16,6 +16,7 @@ from workbench.errors import ParamError
 from workbench.params import FIELDS, SEED_MAX, SamplingParams
 from workbench.problems import Check, plain, short
 from workbench.prompts import PromptSet
+from workbench.promptspecs import places
 from workbench.records import BASE
 
 if TYPE_CHECKING:
@@ -45,8 +46,7 @@ def study(values: Any, check: Check) -> dict[str, Any]:
 
 def resolve(name: str, base_dir: Path | None) -> str:
     """Absolute path of what ``name`` names: beside the study file, then in the current directory; else ``name``."""
-    path = Path(name).expanduser()
-    for place in (path,) if base_dir is None else (base_dir / path, path):
+    for place in places(name, base_dir):
         if place.exists():
             return str(place.resolve())
     return name

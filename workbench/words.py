@@ -156,6 +156,11 @@ def _row(rows: pd.DataFrame, cell: object) -> pd.Series:
     return rows.loc[[str(cell)]].iloc[0]
 
 
+def p_in_words(p: float) -> str:
+    """A p-value in a sentence."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
 def _percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
@@ -197,7 +202,7 @@ def _difference(best: pd.Series, base: pd.Series, name: str) -> str:
         return f"{text}Too few prompts in common for a comparison."
     lo, diff, hi = (100 * best[c] for c in ("diff_lo", "diff_vs_baseline", "diff_hi"))
     p = best["p_adjusted"]
-    shown = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+    shown = p_in_words(p)
     return (
         f"{text}Difference on the same prompts: {diff:+.1f} points (interval {lo:+.1f} to {hi:+.1f}, "
         f"taken alone); {shown} with all comparisons counted (Holm)."

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from workbench.words import p_in_words
+
 if TYPE_CHECKING:
     from workbench.comparing import Comparison, Paired
 
@@ -31,7 +33,7 @@ def _quality(found: Comparison) -> str:
     if np.isnan(q.lo) or np.isnan(found.p):
         return f"{text}. Too few prompts to tell a difference from chance."
     bounds = f"{_signed(100 * q.lo)} to {_signed(100 * q.hi)}"
-    shown = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.2g}"
+    shown = p_in_words(found.p)
     sure, apart = found.p < ALPHA, q.lo > 0 or q.hi < 0
     if sure and apart:
         verdict = f"{'Better' if q.diff > 0 else 'Worse'} beyond chance ({shown})."

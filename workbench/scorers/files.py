@@ -10,12 +10,15 @@ import re
 import sys
 from dataclasses import replace
 from hashlib import sha256
-from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from workbench.errors import ScorerError
+from workbench.promptspecs import looked_in, places
 from workbench.scorers.base import FAMILIES, FunctionScorer
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _SPEC: Final = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_]\w*)")
 
@@ -48,13 +51,11 @@ def file_scorer(spec: str, base_dir: str | Path | None = None) -> FunctionScorer
 
 
 def _place(name: str, base_dir: str | Path | None) -> Path:
-    path = Path(name).expanduser()
-    places = [path] if base_dir is None else [Path(base_dir) / path, path]
-    for place in places:
+    tried = places(name, base_dir)
+    for place in tried:
         if place.is_file():
             return place.resolve()
-    looked = " and ".join(dict.fromkeys(str(place.parent.resolve()) for place in places))
-    raise ScorerError(f"scorer {name}: no such file (looked in {looked})")
+    raise ScorerError(f"scorer {name}: no such file ({looked_in(tried)})")
 
 
 def _run(path: Path, code: bytes) -> Any:
