@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 
-class RunTables(Protocol):
-    """What is needed of a run."""
+class Tables(Protocol):
+    """The tables of a run, which everything that looks at one needs."""
 
     @property
     def cells(self) -> pd.DataFrame:
@@ -52,6 +52,10 @@ class RunTables(Protocol):
     @property
     def primary(self) -> str | None:
         """Name of the primary scorer."""
+
+
+class RunTables(Tables, Protocol):
+    """What is needed of a run."""
 
     def summary(self) -> pd.DataFrame:
         """One row per cell."""

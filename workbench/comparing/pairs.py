@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from workbench import analysis
+from workbench.measures import Tables
 from workbench.scorers import texts
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ CHANGES: Final = ("better", "worse", "same", "unscored")
 _ROWS: Final = [*analysis.KEY, "group", "split", "finish_reason", "n_output_tokens", "text"]
 
 
-class RunTables(Protocol):
+class RunTables(Tables, Protocol):
     """What a comparison needs of a run."""
 
     @property
@@ -30,28 +31,8 @@ class RunTables(Protocol):
         """Where its numbers come from."""
 
     @property
-    def generations(self) -> pd.DataFrame:
-        """One row per answer."""
-
-    @property
-    def scores(self) -> pd.DataFrame:
-        """One row per answer and scorer."""
-
-    @property
-    def latency(self) -> pd.DataFrame:
-        """One row per timed request."""
-
-    @property
-    def cells(self) -> pd.DataFrame:
-        """One row per cell."""
-
-    @property
     def prompts(self) -> PromptSet:
         """The prompts."""
-
-    @property
-    def primary(self) -> str | None:
-        """Name of the primary scorer."""
 
     def cell_id(self, name: str | None = None) -> str:
         """The id of a cell, given as an id or a label; of the baseline by default."""
