@@ -4,6 +4,9 @@ Writes ``datasets/demo_scores.json``: for each set and each setting the mean sco
 interval (clustered by group), the number of prompts, and the mean answer length in tokens (the end token counted). One draw
 per prompt; greedy settings repeat exactly, the others with the study's seed. About half an hour on two cores.
 
+The runs stay in ``results/prompt_sets/``: an interrupted call goes on there, and answers already given are only scored
+again, so that a change of a scorer takes seconds.
+
 The tables between the marks of ``datasets/README.md`` are written from that file.
 
 Usage: ``python scripts/score_datasets.py [SET ...]`` (default: all sets; the others in the file stay as they are), or
@@ -14,7 +17,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parent.parent
 SCORES: Final = ROOT / "datasets" / "demo_scores.json"
 README: Final = ROOT / "datasets" / "README.md"
+RUNS: Final = ROOT / "results" / "prompt_sets"
 SEED: Final = 1
 COLUMNS: Final = 8
 """Columns of the page's table of all sets."""
@@ -71,17 +74,20 @@ def measured(run: wb.Run, by: str) -> dict[str, dict[str, float | int]]:
     }
 
 
-def score(name: str, engine: Engine, out: Path) -> dict[str, Any]:
+def answered(study: wb.Study, engine: Engine) -> wb.Run:
+    """The run of a study, judged by today's scorers."""
+    return wb.score(wb.run(study, engine=engine, out=RUNS), study.scorers)
+
+
+def score(name: str, engine: Engine) -> dict[str, Any]:
     """All settings on one set, and all wordings where the set is made for them."""
     values = registry.entry(name).study() | {"name": name, "model": "demo", "seed": SEED}
     values |= {"repeats": 1, "latency": None}
-    found: dict[str, Any] = measured(
-        wb.run(wb.Study(grid=SETTINGS, **values), engine=engine, out=out), "name"
-    )
+    found: dict[str, Any] = measured(answered(wb.Study(grid=SETTINGS, **values), engine), "name")
     if name == "templated":
         for label in ("temperature 0", "temperature 1"):
             study = wb.Study(grid={label: SETTINGS[label]}, templates=WORDINGS, **values)
-            worded = measured(wb.run(study, engine=engine, out=out), "template")
+            worded = measured(answered(study, engine), "template")
             found |= {f"{wording}: {label}": row for wording, row in worded.items()}
     return found
 
@@ -148,12 +154,11 @@ def main(arguments: list[str]) -> None:
     scores = json.loads(SCORES.read_text(encoding="utf-8")) if SCORES.exists() else {}
     if arguments != ["--tables"]:
         engine = wb.load_engine("demo", kernel="fp32")
-        with tempfile.TemporaryDirectory() as folder:
-            for name in arguments or registry.names():
-                scores[name] = score(name, engine, Path(folder))
-                scores = {n: scores[n] for n in registry.names() if n in scores}
-                SCORES.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
-                print(name, {k: v["score"] for k, v in scores[name].items()}, flush=True)
+        for name in arguments or registry.names():
+            scores[name] = score(name, engine)
+            scores = {n: scores[n] for n in registry.names() if n in scores}
+            SCORES.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+            print(name, {k: v["score"] for k, v in scores[name].items()}, flush=True)
     text = README.read_text(encoding="utf-8")
     README.write_text(with_tables(text, scores), encoding="utf-8")
 
