@@ -218,6 +218,28 @@ def test_a_fixed_setting_leaves_single_cells_with_their_own_intervals():
         assert row["hi"] == pytest.approx(table.loc[cell, "quality_hi"])
 
 
+def test_cells_that_answered_alike_have_the_interval_of_one():
+    """A square over two cells with the same scores shows the bounds that the table shows for both."""
+    run = make_run(
+        {"temperature": [0.4, 0.8], "top_k": [5, 50], "repetition_penalty": [1.0, 1.1]}, 20, 1
+    )
+    first, second = run.cells.loc[
+        run.cells["temperature"].eq(0.4) & run.cells["top_k"].eq(5), "cell_id"
+    ]
+    scores = run.scores.set_index(["cell_id", "prompt_id"])["value"]
+    same = run.scores["cell_id"] == second
+    run.scores.loc[same, "value"] = scores[first].loc[run.scores.loc[same, "prompt_id"]].to_numpy()
+    table = run.summary().set_index("cell_id")
+    shown = effects.squares(run, "top_k", "temperature").table
+    assert shown["n_cells"].tolist() == [2, 2, 2, 2]
+    alike = shown["cells"].map(set) == {first, second}
+    bounds = ["quality_lo", "quality_hi"]
+    np.testing.assert_allclose(shown.loc[alike, ["lo", "hi"]], [table.loc[first, bounds]])
+    other = shown[~alike].iloc[0]
+    own = table.loc[list(other["cells"])]
+    assert other["hi"] - other["lo"] < (own["quality_hi"] - own["quality_lo"]).max()
+
+
 def test_squares_that_were_not_run_are_told_from_those_without_a_value():
     """Missing pairs, unscored cells and the baseline are marked."""
     rows = [

@@ -154,6 +154,19 @@ def test_changes_are_legible_at_any_size(n):
     assert faults(plots.changes(table, ("T=0.3", "T=0.9")), ink=(0.001, 0.75)) == []
 
 
+def test_long_names_of_cells_stay_inside_the_picture():
+    """A title that is wider than the picture is broken between words."""
+    run = run_of("usual")
+    table = changes(run, run.cells["cell_id"][1])
+    names = (
+        "T=0.7 top_k=20 top_p=0.95 rep=1.05 an-adapter",
+        "T=0.65 top_k=50 presence=0.4 another-adapter",
+    )
+    ax = plots.changes(table, names)
+    assert faults(ax, ink=(0.001, 0.75)) == []
+    assert "\n" in ax.get_title(loc="left")
+
+
 @pytest.mark.parametrize("picture", ["heatmap", "main_effects", "health", "changes"])
 def test_style_does_not_leak(picture):
     """Drawing changes no setting of matplotlib, and none of the run's tables."""

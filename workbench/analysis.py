@@ -22,7 +22,7 @@ from workbench import stats
 from workbench.errors import WorkbenchError
 from workbench.scorers.degeneration import has_loop
 from workbench.tables import SETTINGS
-from workbench.words import P90_MIN, answer_in_words, baseline_of, labels_of
+from workbench.words import P90_MIN, answer_in_words, baseline_of, broken, labels_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,6 +32,7 @@ __all__ = [
     "SUMMARY_COLUMNS",
     "answer_in_words",
     "baseline_of",
+    "broken",
     "frame",
     "has_loop",
     "labels_of",

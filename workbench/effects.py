@@ -304,7 +304,7 @@ def _square_table(
     """One row per square, whether it was run or not."""
     x, y = axes
     lo, hi = values.bounds(groups.weights, level)
-    alone = (groups.weights > 0).sum(1) == 1
+    alone = _alike(groups.weights > 0, values)
     single = groups.weights.argmax(1)
     lo, hi = np.where(alone, values.lo[single], lo), np.where(alone, values.hi[single], hi)
     point = _sum(groups.weights, values.point)
@@ -333,6 +333,21 @@ def _square_table(
                 row |= {"cells": tuple(ids[used]), "state": "value"}
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _alike(used: NDArray[np.bool_], values: CellValues) -> NDArray[np.bool_]:
+    """Squares of one cell, or of cells that answered alike: their interval is that of one of them."""
+    known = np.vstack([values.point, values.draws])
+    blocks = [known[:, row] for row in used]
+    told = bool(len(values.draws))  # without draws equal values need not come from equal answers
+    return np.array(
+        [
+            b.shape[1] == 1
+            or (told and b.size > 0 and np.array_equal(b, b[:, [0] * b.shape[1]], equal_nan=True))
+            for b in blocks
+        ],
+        bool,
+    )
 
 
 def _own(run: RunTables | pd.DataFrame, baseline: str | None) -> str | None:

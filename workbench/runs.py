@@ -182,12 +182,18 @@ class Run:
             raise StoreError(f"{self.path}: no cell {name!r}; cells: {', '.join(self.cells.label)}")
         return str(found.cell_id.iloc[0])
 
-    def answer(self, summary: pd.DataFrame | None = None) -> str:
-        """What the run found, in words."""
+    def answer(self, summary: pd.DataFrame | None = None, *, width: int | None = 100) -> str:
+        """What the run found, in words.
+
+        Args:
+            summary: The run's summary, if there is one already.
+            width: Characters of a line at most (a notebook breaks longer ones within words); None: a line a paragraph.
+        """
         from workbench import analysis  # noqa: PLC0415 - imports pandas
 
         table = self.summary() if summary is None else summary
-        return analysis.answer_in_words(table, self.cells, confirm=self.confirmation())
+        said = analysis.answer_in_words(table, self.cells, confirm=self.confirmation())
+        return said if width is None else analysis.broken(said, width)
 
     def write(self) -> list[Path]:
         """Write the exports: Parquet files, ``summary.csv`` and, once there are latencies, the picture.

@@ -40,7 +40,7 @@ def as_json(run: Run, summary: pd.DataFrame) -> dict[str, Any]:
         "run": str(run.path),
         "run_id": run.id,
         "status": run.status,
-        "answer": run.answer(summary).splitlines(),
+        "answer": run.answer(summary, width=None).splitlines(),
         "baseline": baseline_of(summary),
         "cells": [{"label": labels[row["cell_id"]], **row} for row in rows],
         "files": files(run),
@@ -68,7 +68,7 @@ def print_run(run: Run, summary: pd.DataFrame) -> None:
     if summary["on_front"].eq(True).any():
         out.print("* on the front: no other cell is as good and as fast, and better in one")
     out.print()
-    out.print(run.answer(summary))
+    out.print(run.answer(summary, width=None))
     out.print()
     for name, path in files(run).items():
         out.print(f"{name + ':':<9}{path}", soft_wrap=True)

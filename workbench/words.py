@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Final
 
 import pandas as pd
@@ -46,6 +47,18 @@ def labels_of(table: pd.DataFrame, cells: pd.DataFrame | None = None) -> dict[st
             " ".join([*parts, *(str(row[c]) for c in named if pd.notna(row[c]))]) or "default"
         )
     return names
+
+
+def broken(text: str, width: int) -> str:
+    r"""A text with its lines broken between words; a word longer than a line stays whole.
+
+    >>> broken("one two three", 8)
+    'one two\nthree'
+    """
+    return "\n".join(
+        textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+        for line in text.split("\n")
+    )
 
 
 def answer_in_words(

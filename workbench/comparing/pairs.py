@@ -159,12 +159,12 @@ def _shown(side: pd.DataFrame, means: pd.DataFrame, direction: pd.Series) -> pd.
 
 def question(prompt: Prompt) -> str:
     """The text of the last user message; of the last message if no user wrote one; without messages, the variables."""
-    users = [m for m in prompt.messages if m.get("role") == "user"] or list(prompt.messages)
-    content = users[-1].get("content") if users else prompt.vars or ""
-    if isinstance(content, list):
-        parts = [p.get("text", "") if isinstance(p, dict) else str(p) for p in content]
-        return "\n".join(part for part in parts if part)
-    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+    asked = texts.question(prompt)
+    if asked is not None:
+        return asked
+    content = prompt.messages[-1].get("content") if prompt.messages else prompt.vars or ""
+    plain = texts.content_text(content)
+    return json.dumps(content, ensure_ascii=False) if plain is None else plain
 
 
 def target_text(prompt: Prompt) -> str | None:

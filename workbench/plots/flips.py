@@ -61,7 +61,7 @@ def changes(
     rows = scored.sort_values("diff", ascending=False, kind="stable").reset_index(drop=True)
     before, after = labels or ("the baseline", "the cell")
     if title == "":
-        title = f"{shorten(after, 36)} against {shorten(before, 36)}, prompt by prompt"
+        title = f"{shorten(after, 60)} against {shorten(before, 60)}, prompt by prompt"
     named = len(rows) <= _NAMED
     unscored = len(table) - len(rows)
     note = joined(

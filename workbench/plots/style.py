@@ -13,7 +13,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.textpath import text_to_path
 from matplotlib.transforms import ScaledTranslation
 
@@ -43,7 +43,25 @@ DIVERGING: Final = LinearSegmentedColormap.from_list(
     "workbench_diverging",
     ["#8a3b00", "#d55e00", "#f0a773", "#f7f7f7", "#7fb9dc", "#0072b2", "#084068"],
 )
+_FALLBACKS: Final = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "Noto Sans Arabic",
+    "Noto Sans Devanagari",
+    "Noto Emoji",
+    "Symbola",
+)
+FALLBACKS: Final = tuple(f for f in _FALLBACKS if f in {e.name for e in fontManager.ttflist})
+"""Fonts of this machine for signs that the main font lacks."""
 STYLE: Final[Any] = {
+    "font.family": ["DejaVu Sans", *FALLBACKS],
     "font.size": 9,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
@@ -171,14 +189,14 @@ def width_in(text: str, size: float, *, bold: bool = False) -> float:
     )
 
 
-def wrapped(text: str, room_in: float, size: float) -> str:
+def wrapped(text: str, room_in: float, size: float, *, bold: bool = False) -> str:
     """A text broken between words so that no line is wider than there is room, if its words allow it."""
     lines: list[str] = []
     for paragraph in text.split("\n"):
         line = ""
         for word in paragraph.split(" "):
             longer = f"{line} {word}" if line else word
-            if line and 1.03 * width_in(longer, size) > room_in:  # a renderer rounds up
+            if line and 1.03 * width_in(longer, size, bold=bold) > room_in:  # a renderer rounds up
                 lines.append(line)
                 longer = word
             line = longer
@@ -236,7 +254,7 @@ def heading(
     said.set_in_layout(False)
     pad = 8 + above + 11 * (text.count("\n") + 1 if text else 0)
     ax.set_title(
-        title or " ",
+        wrapped(title or " ", max(room, 3.0), STYLE["axes.titlesize"], bold=True),
         loc="left",
         pad=pad if title else pad - 12,
         color=INK,

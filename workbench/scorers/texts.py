@@ -126,11 +126,22 @@ def _braced(text: str, start: int) -> str:
     return text[start:]
 
 
+def content_text(content: object) -> str | None:
+    r"""The text of a message's content: as it is, or the texts of its parts on lines of their own; None if it has none.
+
+    >>> content_text([{"type": "text", "text": "What is"}, {"type": "image_url"}, {"type": "text", "text": "this?"}])
+    'What is\nthis?'
+    """
+    if isinstance(content, list):
+        parts = [p.get("text") if isinstance(p, dict) else p for p in content]
+        content = "\n".join(part for part in parts if part and isinstance(part, str)) or None
+    return content if isinstance(content, str) else None
+
+
 def question(prompt: Prompt) -> str | None:
-    """The text of the user's last message."""
-    contents = [m.get("content") for m in prompt.messages if m.get("role") == "user"]
-    texts = [content for content in contents if isinstance(content, str)]
-    return texts[-1] if texts else None
+    """The text of the user's last message that has one."""
+    contents = [content_text(m.get("content")) for m in prompt.messages if m.get("role") == "user"]
+    return next((content for content in reversed(contents) if content is not None), None)
 
 
 def asked(prompt: Prompt) -> str:
@@ -142,5 +153,5 @@ def asked(prompt: Prompt) -> str:
     ['Answer in French.', 'Who?']
     """
     turns = [m for m in prompt.messages if m.get("role") in ("system", "developer", "user")]
-    contents = [m.get("content") for m in turns]
-    return TURN.join(content for content in contents if isinstance(content, str))
+    contents = [content_text(m.get("content")) for m in turns]
+    return TURN.join(content for content in contents if content is not None)
