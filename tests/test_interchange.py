@@ -14,8 +14,9 @@ from strategies import rows
 from studies import N_CELLS, N_PROMPTS, N_ROWS, study_file
 
 import workbench as wb
-from workbench import interchange, rowstream
+from workbench import interchange
 from workbench.errors import PromptSetError, StoreError
+from workbench.interchange import rowstream
 from workbench.prompts import PromptSet, load
 from workbench.records import Generation, Score
 from workbench.runs import Run

@@ -313,7 +313,7 @@ def test_csv_round_trip(tmp_path_factory, records):
         return
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(
-        buffer, [k for k in prompts.promptrows.ROW_KEYS if k not in ("prompt", "input")]
+        buffer, [k for k in prompts.checkrows.ROW_KEYS if k not in ("prompt", "input")]
     )
     writer.writeheader()
     for row in text:

@@ -12,8 +12,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from workbench import registry, templates
-from workbench.prompts import PromptSet
+from workbench import registry
+from workbench.prompts import PromptSet, templates
 from workbench.scorers import get_scorer
 
 ROOT = Path(__file__).parents[1]

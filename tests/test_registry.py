@@ -8,15 +8,16 @@ import re
 import pytest
 
 import workbench as wb
-from workbench import promptspecs, registry
+from workbench import registry
 from workbench.errors import PromptSetError
+from workbench.prompts import sources
 from workbench.scorers import get_scorer
 
 
 @pytest.fixture
 def damaged(tmp_path, monkeypatch):
     """A registry of one set in a folder of its own; gives a function that writes other entries."""
-    monkeypatch.setattr(promptspecs, "registry_file", lambda: tmp_path / "registry.json")
+    monkeypatch.setattr(sources, "registry_file", lambda: tmp_path / "registry.json")
     monkeypatch.setattr(registry, "registry_file", lambda: tmp_path / "registry.json")
     (tmp_path / "hi.jsonl").write_text('{"id": "a", "prompt": "Hi"}\n')
     good = wb.PromptSet.from_file(tmp_path / "hi.jsonl").sha256

@@ -441,7 +441,7 @@ def test_entries_of_an_empty_grid():
         "params",
         "records",
         "prompts",
-        "promptrows",
+        "prompts.checkrows",
         "problems",
         "yamlmarks",
         "plan",

@@ -13,8 +13,8 @@ from docpages import fragment, own_files
 from workbench import prompts as prompt_sets
 from workbench.errors import StudyError
 from workbench.params import FIELDS
-from workbench.promptrows import ROW_KEYS
-from workbench.promptspecs import FILE_KEYS, HUB_KEYS
+from workbench.prompts.checkrows import ROW_KEYS
+from workbench.prompts.sources import FILE_KEYS, HUB_KEYS
 from workbench.scorers import get_scorer
 from workbench.study import Study
 from workbench.studyfields import NEEDED, STUDY_FIELDS, Form, StudyField

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench import prompts
 from workbench.errors import PromptSetError
-from workbench.promptspecs import builtin, registered, registry_file
+from workbench.prompts.sources import builtin, registered, registry_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,8 +20,8 @@ from workbench import prompts as prompt_sets
 from workbench.errors import ParamError, StudyError
 from workbench.params import FIELDS, SamplingParams
 from workbench.plan import Cell, Collapsed, Plan, collapse, request_seed, split_of
-from workbench.promptrows import canonical_json
 from workbench.prompts import PromptSet
+from workbench.prompts.checkrows import canonical_json
 from workbench.records import BASE
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Study:
         adapters: Adapter name to path as written; None for "base". See ``adapter_paths``.
         prompts: As written: file name(s), rows, texts, or a PromptSet.
         system: System message put before every prompt, or None.
-        templates: Template name to wording: a Jinja2 text or a list of messages, see `workbench.templates`; null is the
+        templates: Template name to wording: a Jinja2 text or a list of messages, see `workbench.prompts.templates`; null is the
             prompt as it is. Every setting and adapter runs with every template.
         grid: Setting to list of values (their product), a list of settings, or name to settings.
         fixed: Settings of every cell; an entry of a list or a named grid overrides them.

@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from workbench import promptrows, templates
 from workbench import prompts as prompt_sets
 from workbench.errors import ParamError
 from workbench.params import FIELDS, SEED_MAX, SamplingParams
 from workbench.problems import Check, plain, short
-from workbench.prompts import PromptSet
-from workbench.promptspecs import places
+from workbench.prompts import PromptSet, checkrows, templates
+from workbench.prompts.sources import places
 from workbench.records import BASE
 
 if TYPE_CHECKING:
@@ -155,7 +154,7 @@ def _prompts(value: Any, check: Check) -> Any:
         ):
             check.add(where, problem)
     if not sources:
-        for n, problem in promptrows.check_rows(enumerate(items))[1]:
+        for n, problem in checkrows.check_rows(enumerate(items))[1]:
             check.add(("prompts", n), problem)
     return items if listed else value if isinstance(value, Mapping) else str(value)
 

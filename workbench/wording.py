@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from workbench import templates
 from workbench.errors import PromptSetError
+from workbench.prompts import templates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

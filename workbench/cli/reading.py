@@ -262,7 +262,7 @@ def import_file(
         meant = ", ".join(wrong) or "--to and --field"
         raise typer.BadParameter(f"{meant}: {'only with' if wrong else 'not with'} --answers")
     if answers:
-        from workbench.imported import import_answers
+        from workbench.interchange.imported import import_answers
 
         made = import_answers(source, prompts, out, name, say=said(json_out))
         print_json({"run": str(made)}) if json_out else typer.echo(made)

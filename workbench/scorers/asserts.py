@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from workbench.errors import ScorerError
-from workbench.promptrows import canonical_json
+from workbench.prompts.checkrows import canonical_json
 from workbench.records import Score
 from workbench.scorers.base import Family, family, is_number, unscored
 from workbench.scorers.contains import Contains

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from workbench.errors import unknown
-from workbench.promptrows import strict_json
+from workbench.prompts.checkrows import strict_json
 from workbench.scorers.base import is_whole
 from workbench.scorers.counts import COUNTS, words
 from workbench.scorers.languages import MAIN, likeliest

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from workbench.errors import ScorerError
-from workbench.promptspecs import looked_in, places
+from workbench.prompts.sources import looked_in, places
 from workbench.scorers.base import FAMILIES, FunctionScorer
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from workbench.errors import ScorerError
-from workbench.promptrows import strict_json
+from workbench.prompts.checkrows import strict_json
 from workbench.records import Score
 from workbench.scorers.base import Family, family, is_number, unscored
 from workbench.scorers.texts import normal

@@ -22,7 +22,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from workbench.promptrows import strict_json
+from workbench.prompts.checkrows import strict_json
 from workbench.scorers.jsonscore import candidates
 
 _MOST: Final = 50_000

@@ -14,7 +14,7 @@ from studies import study_file, sums
 import workbench as wb
 from workbench import api, interchange
 from workbench.errors import PromptSetError, StoreError, StudyError
-from workbench.imported import import_answers
+from workbench.interchange.imported import import_answers
 from workbench.prompts import PromptSet
 from workbench.runs import Run
 from workbench.scorers.toolcalls import parse_calls

@@ -11,7 +11,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from workbench.errors import unknown
-from workbench.promptrows import ROW_KEYS, TEXT_KEYS, Row, Unreadable, check_rows, strict_json
+from workbench.prompts.checkrows import (
+    ROW_KEYS,
+    TEXT_KEYS,
+    Row,
+    Unreadable,
+    check_rows,
+    strict_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from workbench import answerfiles, provenance
+from workbench import provenance
 from workbench.engines.base import EngineInfo
 from workbench.errors import PromptSetError
+from workbench.interchange import answerfiles
 from workbench.plan import split_of
-from workbench.promptrows import canonical_json
 from workbench.prompts import PromptSet
 from workbench.prompts import load as load_prompts
+from workbench.prompts.checkrows import canonical_json
 from workbench.records import BASE, Generation
 from workbench.store import RunStore
 from workbench.study import Study
@@ -29,7 +30,7 @@ from workbench.study import Study
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from workbench.answerfiles import Answer
+    from workbench.interchange.answerfiles import Answer
     from workbench.plan import Plan
 
 _CHUNK: Final = 1_000

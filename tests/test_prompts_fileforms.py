@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import TEXT
 
-from workbench import promptfiles
 from workbench.errors import PromptSetError
-from workbench.prompts import PromptSet, load
+from workbench.prompts import PromptSet, fileforms, load
 
 TABLE = "Nr,Question,Answer,Country\n1,What?,Oslo,Norway\n2,Where?,,Peru\n"
 FIELDS = {"id": "Nr", "prompt": "Question", "target": "Answer"}
@@ -163,5 +162,5 @@ def test_renaming_changes_nothing_else(rows):
     own = [{"id": i, "prompt": p, "target": t} for i, p, t in rows]
     theirs = [{"Nr": i, "x": {"Question": p}, "Answer": t} for i, p, t in rows]
     fields = {"id": "Nr", "prompt": "x.Question", "target": "Answer"}
-    mapped = [promptfiles.renamed(row, fields) for row in theirs]
+    mapped = [fileforms.renamed(row, fields) for row in theirs]
     assert load(mapped).sha256 == load(own).sha256

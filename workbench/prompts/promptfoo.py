@@ -18,14 +18,15 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from workbench import promptrows, templates, yamlmarks
+from workbench import yamlmarks
 from workbench.errors import PromptSetError, unknown
+from workbench.prompts import checkrows, templates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from workbench.promptfiles import Read
     from workbench.prompts import Prompt, PromptSet
+    from workbench.prompts.fileforms import Read
 
 TYPES: Final = (
     *("equals", "contains", "icontains", "contains-any", "contains-all", "icontains-any"),
@@ -91,7 +92,7 @@ def read(
 
     source = Path(path)
     raw, wordings, problems = _parsed(source, allow_python)
-    found, wrong = promptrows.check_rows(raw)
+    found, wrong = checkrows.check_rows(raw)
     problems += [f"{place}: {problem}" for place, problem in wrong]
     if problems:
         raise PromptSetError("prompts", problems)
@@ -104,11 +105,11 @@ def rows(path: Path) -> Read:
     from workbench.prompts import Prompt  # noqa: PLC0415 - as above
 
     raw, wordings, problems = _parsed(path, allow_python=False)
-    found, wrong = promptrows.check_rows(raw)
+    found, wrong = checkrows.check_rows(raw)
     problems += [f"{place}: {problem}" for place, problem in wrong]
     if problems or len(wordings) != 1:
         return found, problems
-    worded: list[tuple[str, promptrows.Row]] = []
+    worded: list[tuple[str, checkrows.Row]] = []
     for place, row in found:
         try:
             prompt = _worded(Prompt(*row), wordings)
@@ -124,7 +125,7 @@ def _worded(prompt: Prompt, wordings: Mapping[str, Any]) -> Prompt:
     return templates.render(template, prompt, name=name)
 
 
-def _as_row(row: promptrows.Row) -> dict[str, Any]:
+def _as_row(row: checkrows.Row) -> dict[str, Any]:
     values = row._asdict()
     if not row.messages:
         del values["messages"]
@@ -145,7 +146,7 @@ def _parsed(
     if file.marks.problems:
         return [], {}, [f"{path}: {problem}" for problem in file.marks.problems]
     if not isinstance(data, Mapping):
-        return [], {}, [f"{path}: must hold prompts and tests, got {promptrows.kind(data)}"]
+        return [], {}, [f"{path}: must hold prompts and tests, got {checkrows.kind(data)}"]
     for key in data:
         if key not in _TOP + _IGNORED and key != "$schema":
             file.add((str(key),), unknown("key", key, _TOP) + _ONLY)
@@ -188,7 +189,7 @@ def _name(label: str) -> str:
 
 def _template(item: Any, where: Where, file: _File) -> str | list[Any] | None:
     if not isinstance(item, str):
-        file.add(where, f"a prompt must be text, got {promptrows.kind(item)}")
+        file.add(where, f"a prompt must be text, got {checkrows.kind(item)}")
         return None
     if _OTHER_FILE.match(item):
         file.add(where, f"other files are not read ({item}); write the prompt here")
@@ -196,7 +197,7 @@ def _template(item: Any, where: Where, file: _File) -> str | list[Any] | None:
     template: str | list[Any] = item
     if item.lstrip().startswith("["):
         try:
-            template = promptrows.strict_json(item)
+            template = checkrows.strict_json(item)
         except ValueError:
             template = item  # a text that begins with a bracket
     problem = templates.check(template)

@@ -14,14 +14,14 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
-from workbench import rowstream
 from workbench.errors import StoreError
+from workbench.interchange import rowstream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from workbench.rowstream import ReadRun
+    from workbench.interchange.rowstream import ReadRun
 
 FILTER: Final = "none"
 _NAMES: Final = {"max_tokens": "max_gen_toks", "stop": "until"}

@@ -10,8 +10,8 @@ Sources, told apart by name and content:
   them. They are kept in ``metadata["batch"]``.
 * OpenAI fine-tuning files (``.jsonl``, every row with nothing but ``messages`` and ``tools``, the last message the
   assistant's): that message becomes the target.
-* ``.yaml``: a promptfoo file, see ``workbench.promptfoo``.
-* ``hf:<data set>/<split>``, see ``workbench.hub``; ``builtin:<name>``, a set that ships.
+* ``.yaml``: a promptfoo file, see ``workbench.prompts.promptfoo``.
+* ``hf:<data set>/<split>``, see ``workbench.prompts.hub``; ``builtin:<name>``, a set that ships.
 
 A row without an id gets one made from its messages, so it keeps its seeds and its split when rows are added around it.
 Every problem of every file is listed at once, each with file and line.
@@ -25,15 +25,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench import promptfiles, promptrows, promptspecs
 from workbench.errors import PromptSetError
-from workbench.promptrows import canonical_json
-from workbench.promptspecs import builtin, find_file, is_file_name, spec_problems
+from workbench.prompts import checkrows, fileforms, sources
+from workbench.prompts.checkrows import canonical_json
+from workbench.prompts.sources import builtin, find_file, is_file_name, spec_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from workbench.promptspecs import Source
+    from workbench.prompts.sources import Source
     from workbench.records import Message
 
 __all__ = ["Prompt", "PromptSet", "builtin", "find_file", "is_file_name", "load", "spec_problems"]
@@ -186,7 +186,7 @@ class PromptSet:
             PromptSetError: Lists every problem with its row number, from 1.
         """
         rows = [(f"row {n}", record) for n, record in enumerate(records, 1)]
-        found, bad = promptrows.check_rows(rows)
+        found, bad = checkrows.check_rows(rows)
         problems = [f"{place}: {problem}" for place, problem in bad]
         return _assemble(name, "inline", found, problems)
 
@@ -211,15 +211,15 @@ def load(
     items: list[Any] = [spec] if isinstance(spec, str | Path | Mapping) else list(spec)
     if not single and not any(is_file_name(item) for item in items):
         return PromptSet.from_records(items)
-    found: list[tuple[str, promptrows.Row]] = []
+    found: list[tuple[str, checkrows.Row]] = []
     problems: list[str] = []
     names: list[str] = []
     labels: list[str] = []
     for item in items:
         if not (single or isinstance(item, str | Path) or is_file_name(item)):
-            problems.append(f"a list of files cannot also hold {promptrows.kind(item)}")
+            problems.append(f"a list of files cannot also hold {checkrows.kind(item)}")
             continue
-        source, bad = promptspecs.parse(item, base_dir)
+        source, bad = sources.parse(item, base_dir)
         if source is not None:
             good, bad = _rows(source, base_dir)
             found += good
@@ -229,28 +229,28 @@ def load(
     return _assemble("+".join(names), ", ".join(labels), found, problems)
 
 
-def _rows(source: Source, base_dir: str | Path | None) -> promptfiles.Read:
+def _rows(source: Source, base_dir: str | Path | None) -> fileforms.Read:
     if source.kind == "hf":
-        from workbench import hub  # noqa: PLC0415 - only where it is asked for
+        from workbench.prompts import hub  # noqa: PLC0415 - only where it is asked for
 
         return hub.read(source, base_dir)
-    path, problem = promptspecs.find_file(source.label, base_dir)
+    path, problem = sources.find_file(source.label, base_dir)
     if path is None:
         return [], [problem]
     if path.suffix.lower() in (".yaml", ".yml"):
-        from workbench import promptfoo  # noqa: PLC0415 - as above
+        from workbench.prompts import promptfoo  # noqa: PLC0415 - as above
 
         return promptfoo.rows(path)
-    found, problems = promptfiles.read(path, source.fields)
+    found, problems = fileforms.read(path, source.fields)
     if source.kind == "builtin" and not problems:
-        entry = promptspecs.registered()[source.name]
+        entry = sources.registered()[source.name]
         if _assemble(source.name, str(path), found, []).sha256 != entry["sha256"]:
             problems = [f"{source.label}: {path} is not as it was shipped; install it again"]
     return found, problems
 
 
 def _assemble(
-    name: str, source: str, found: list[tuple[str, promptrows.Row]], problems: list[str]
+    name: str, source: str, found: list[tuple[str, checkrows.Row]], problems: list[str]
 ) -> PromptSet:
     problems = problems + _duplicates((place, row.id) for place, row in found)
     if not found and not problems:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from workbench.errors import PromptSetError, unknown
-from workbench.promptrows import ROW_KEYS, TEXT_KEYS, kind
+from workbench.prompts.checkrows import ROW_KEYS, TEXT_KEYS, kind
 
 SUFFIXES: Final = (".jsonl", ".ndjson", ".csv", ".tsv", ".yaml", ".yml")
 FILE_KEYS: Final = ("file", "fields")
@@ -240,7 +240,7 @@ def registry_file() -> Path:
     Raises:
         PromptSetError: It is in neither place.
     """
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     places = [package / "datasets", package.parent / "datasets"]
     for place in places:
         if (place / "registry.json").is_file():

@@ -13,16 +13,18 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from workbench import lmeval, promptfoo, rowstream, tables
 from workbench import prompts as prompt_sets
+from workbench import tables
 from workbench.errors import PromptSetError, StoreError, unknown
-from workbench.rowstream import last_user, plain, whole
+from workbench.interchange import lmeval, rowstream
+from workbench.interchange.rowstream import last_user, plain, whole
+from workbench.prompts import promptfoo
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from workbench.interchange.rowstream import ReadRun
     from workbench.prompts import PromptSet
-    from workbench.rowstream import ReadRun
 
 FORMATS: Final = {
     "csv": ".csv",
@@ -52,7 +54,7 @@ def export(
         run: A run.
         path: The file to write; in a folder that is there, ``<run id>.<suffix>``. For lm-eval the folder itself.
         format: "csv" or "parquet": one row per answer, all columns flat. "jsonl": the same with messages, target and scores
-            as they are. "lm-eval": see ``workbench.lmeval``. "markdown" and "summary" (CSV): one row per cell.
+            as they are. "lm-eval": see ``workbench.interchange.lmeval``. "markdown" and "summary" (CSV): one row per cell.
         force: Replace files that are there.
         spreadsheet: In CSV files, put ' before a text that a spreadsheet would take for a formula (one that begins with
             = + - @, a tab or a carriage return). Without it, open such a file as text: answers are a model's, not yours.

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from workbench import promptfoo, templates
 from workbench.errors import PromptSetError
-from workbench.prompts import PromptSet, load
+from workbench.prompts import PromptSet, load, promptfoo, templates
 from workbench.scorers import asserts
 from workbench.scorers.base import get_scorer
 

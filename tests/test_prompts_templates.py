@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import TEXT
 
-from workbench import templates
 from workbench.errors import PromptSetError
-from workbench.prompts import Prompt, PromptSet
+from workbench.prompts import Prompt, PromptSet, templates
 
 PROMPT = PromptSet.from_records(
     [

@@ -5,7 +5,7 @@ texts. It sees the prompt's ``vars``, and ``input`` (the text of the last user m
 of the system message, or "") and ``metadata``; a variable of the prompt's own goes before these three. The target is out of
 its reach. An undefined name is an error.
 
-Templates may come from somebody else, so they run in a sandbox with limits on time and size, see ``workbench.sandbox``.
+Templates may come from somebody else, so they run in a sandbox with limits on time and size, see ``workbench.prompts.sandbox``.
 
 >>> from workbench.prompts import PromptSet
 >>> prompt = PromptSet.from_records([{"id": "a", "vars": {"x": 3}}])["a"]
@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import jinja2
 
-from workbench import sandbox
 from workbench.errors import PromptSetError
-from workbench.sandbox import MAX_CHARS
+from workbench.prompts import sandbox
+from workbench.prompts.sandbox import MAX_CHARS
 
 if TYPE_CHECKING:
     from workbench.prompts import Prompt

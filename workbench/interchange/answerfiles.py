@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from workbench.errors import ParamError, PromptSetError
 from workbench.params import FIELDS, SamplingParams
-from workbench.promptfiles import said_by
-from workbench.promptrows import kind, strict_json
+from workbench.prompts.checkrows import kind, strict_json
+from workbench.prompts.fileforms import said_by
 from workbench.records import BASE
 
 if TYPE_CHECKING:

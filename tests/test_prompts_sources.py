@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from workbench import prompts, promptspecs
+from workbench import prompts
 from workbench.errors import PromptSetError
-from workbench.prompts import load, spec_problems
+from workbench.prompts import load, sources, spec_problems
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SETS = {
@@ -145,7 +145,7 @@ def test_sets_that_ship(tmp_path, monkeypatch):
     good = load(tmp_path / "greetings.jsonl").sha256
     entries = {"greetings": {"file": "greetings.jsonl", "sha256": good}}
     (tmp_path / "registry.json").write_text(json.dumps(entries))
-    monkeypatch.setattr(promptspecs, "registry_file", lambda: tmp_path / "registry.json")
+    monkeypatch.setattr(sources, "registry_file", lambda: tmp_path / "registry.json")
     assert prompts.builtin("greetings") == tmp_path / "greetings.jsonl"
     made = load("builtin:greetings")
     assert (made.name, made.source, made.sha256) == ("greetings", "builtin:greetings", good)
@@ -168,7 +168,7 @@ def test_sets_that_ship(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", SETS)
 def test_hashes_of_shipped_sets_stay(name):
     """The first sets keep the hash that results made with them carry."""
-    root = promptspecs.Path(__file__).parent.parent
+    root = sources.Path(__file__).parent.parent
     assert load(root / "datasets" / f"{name}.jsonl").sha256 == SETS[name]
 
 

@@ -12,15 +12,15 @@ from itertools import islice
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
-from workbench import promptfiles
-from workbench.promptrows import ROW_KEYS, TEXT_KEYS, check_rows
-from workbench.promptspecs import local_path
+from workbench.prompts import fileforms
+from workbench.prompts.checkrows import ROW_KEYS, TEXT_KEYS, check_rows
+from workbench.prompts.sources import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from workbench.promptspecs import Source
+    from workbench.prompts.sources import Source
 
 _BUILDERS: Final = {
     ".parquet": "parquet",
@@ -37,7 +37,7 @@ class _ProblemError(Exception):
     """What is wrong, in one sentence."""
 
 
-def read(source: Source, base_dir: str | Path | None = None) -> promptfiles.Read:
+def read(source: Source, base_dir: str | Path | None = None) -> fileforms.Read:
     """Rows of a data set with their places, and the problems."""
     try:
         rows = _rows(_opened(source, base_dir), source)
@@ -130,7 +130,7 @@ def _rows(data: Any, source: Source) -> Iterator[Any]:
     """Rows with our names, only the columns needed read."""
     names = [str(name) for name in data.column_names or ()]
     if source.fields:
-        tops = {c if c in names else c.split(".")[0] for c in promptfiles.columns(source.fields)}
+        tops = {c if c in names else c.split(".")[0] for c in fileforms.columns(source.fields)}
         lost = sorted(tops - set(names))
         if lost:
             raise _ProblemError(f"no column {lost[0]!r}; there are: {', '.join(names)}")
@@ -154,7 +154,7 @@ def _renamed(data: Any, source: Source, wanted: list[str]) -> Iterator[Any]:
     fields = source.fields or {name: name for name in wanted}
     for raw in islice(data, source.limit):
         row = {k: _named(labels[k], v) if k in labels else v for k, v in raw.items()}
-        row = promptfiles.renamed(row, fields)
+        row = fileforms.renamed(row, fields)
         if isinstance(row.get("messages"), list):  # a table gives every message every key
             row["messages"] = [
                 {k: v for k, v in m.items() if v is not None or k == "content"}
@@ -162,7 +162,7 @@ def _renamed(data: Any, source: Source, wanted: list[str]) -> Iterator[Any]:
                 else m
                 for m in row["messages"]
             ]
-        yield promptfiles.from_tuning(row)
+        yield fileforms.from_tuning(row)
 
 
 def _named(names: list[str], value: Any) -> Any:
