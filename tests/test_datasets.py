@@ -9,6 +9,7 @@ import runpy
 import subprocess
 import sys
 from collections import Counter
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,21 @@ def test_capitals_cannot_be_scored_by_accident():
     assert [s for s, n in counts.items() if n > 1] == []
 
 
+def test_sentiment_groups_are_a_review_and_its_counterpart():
+    """Every group is one positive and one negative review; reviews that are nearly alike are never in two groups."""
+    rows = rows_of("sentiment")
+    groups = {}
+    for row in rows:
+        groups.setdefault(row["group"], []).append(row["target"])
+    assert len(groups) == 40
+    assert all(sorted(labels) == ["negative", "positive"] for labels in groups.values())
+    texts = [(re.search('"(.+)"', question(row))[1], row["group"]) for row in rows]
+    for n, (text, group) in enumerate(texts):
+        for other, its in texts[:n]:
+            alike = SequenceMatcher(None, text, other).ratio()
+            assert alike < 0.7 or group == its, (text, other)
+
+
 def test_sentiment_is_balanced_and_does_not_say_its_label():
     """As many positive as negative reviews, and the words of the answer stand only in the question around the review."""
     rows = rows_of("sentiment")
@@ -240,12 +256,13 @@ def test_readme_tells_sizes_scorers_and_scores(scoring):
         assert judged.endswith(f", {entry.max_tokens}")
 
 
-def test_scores_are_made_by_the_script(scoring, tmp_path):
+def test_scores_are_made_by_the_script(scoring, tmp_path, monkeypatch):
     """The script runs a set under all settings, and the set for templates under all wordings too."""
     engine = ScriptedEngine()
-    found = scoring["score"]("chats", engine, tmp_path)
+    monkeypatch.setitem(scoring["answered"].__globals__, "RUNS", tmp_path)
+    found = scoring["score"]("chats", engine)
     assert set(found) == set(scoring["SETTINGS"])
     assert {row["n"] for row in found.values()} == {registry.entry("chats").n}
-    worded = set(scoring["score"]("templated", engine, tmp_path))
+    worded = set(scoring["score"]("templated", engine))
     wordings = {f"{w}: temperature {t}" for w in scoring["WORDINGS"] for t in (0, 1)}
     assert worded == set(scoring["SETTINGS"]) | wordings

@@ -13,8 +13,8 @@ from workbench.prompts import load, sources, spec_problems
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SETS = {
     "arithmetic": "c03b329870c61c7b000e8a2d66a0257115c3de317f28f692e39a766c14e66f3b",
-    "capitals": "6d76e55585ca5941025476e7f2bf207c4ec80bd58d75d32f0bb7d6d4c0079f8b",
-    "sentiment": "b736dae90f09fb928c2281893de7aecb567d3cd9b6d1b365bf486c3f8d91d772",
+    "capitals": "034ce73a6238529512842e873c2da1b3c338cbb105a3c2c3f1d1cb6b474ce665",
+    "sentiment": "e42d9d54f5649553cbed60a1100d8fd122d88d7cc5a633ae8c1053535999fb3c",
 }
 
 

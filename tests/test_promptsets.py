@@ -61,6 +61,11 @@ def groups_of(prompts):
     return found
 
 
+def forms(value):
+    """All spellings of an answer."""
+    return value if isinstance(value, list) else [value]
+
+
 def whole(text, value):
     """Whether a value stands in a text as words of its own, whatever the case."""
     return re.search(rf"(?<!\w){re.escape(str(value))}(?!\w)", text, re.IGNORECASE) is not None
@@ -102,9 +107,9 @@ def test_a_right_answer_scores_one(name, made):
 
 @pytest.mark.parametrize("name", ANSWERED)
 def test_repeating_the_question_is_no_answer(name):
-    """The question itself never gets full marks, but where saying it calls no tool or reads the text out."""
+    """The question itself never gets full marks, but where saying it calls no tool."""
     judge = judged(name)
-    free = {"tools": "no call", "french": "reading"}
+    free = {"tools": "no call"}
     for prompt in prompts_of(name):
         if prompt.metadata.get("kind") != free.get(name, "-"):
             assert judge(asked(prompt), prompt) < 1, prompt.id
@@ -145,6 +150,26 @@ def test_multistep_solutions_add_up():
         assert not whole(asked(prompt), prompt.target)
 
 
+def test_multistep_numbers_make_sense():
+    """No discount above half the price, nobody eats a heap of fruit, and no more players leave than stay."""
+    bounds = {
+        r"costs (\d+) euros, (?:today|and students pay) (\d+) euros less": lambda a, b: 2 * b <= a,
+        r"eats (\d+) of (?:them|the fruits)": lambda n: n <= 5,
+        r"(\d+) teams with (\d+) players each arrive, and (\d+)": lambda a, b, c: 2 * c <= a * b,
+        r"(\d+) chairs on one side and (\d+) on the other": lambda a, b: abs(a - b) <= 2,
+        r"has (\d+) sheep. (\d+) are sold and (\d+) lambs": lambda a, b, c: 2 * b <= a and c <= 6,
+        r"writes (\d+) cards to each of \d+ friends and (\d+)": lambda a, c: a <= 3 and c <= 6,
+    }
+    seen = Counter()
+    for prompt in prompts_of("multistep"):
+        for pattern, fits in bounds.items():
+            for found in re.findall(pattern, asked(prompt)):
+                numbers = [found] if isinstance(found, str) else found
+                assert fits(*map(int, numbers)), asked(prompt)
+                seen[pattern] += 1
+    assert set(seen) == set(bounds)
+
+
 def test_multistep_groups_are_stories():
     """Three problems make a group, and they differ in nothing but numbers and the name."""
     for group, prompts in groups_of(prompts_of("multistep")).items():
@@ -158,7 +183,7 @@ def test_multistep_groups_are_stories():
 def test_topics_are_balanced_and_not_named():
     """Twenty notes a topic, six of them mixed; no note says its topic or any other; examples are never asked."""
     prompts = prompts_of("topics")
-    labels = registry.entry("topics").scorers[0]["choice"]["labels"]
+    labels = [forms(x)[0] for x in registry.entry("topics").scorers[0]["choice"]["labels"]]
     assert Counter(p.target for p in prompts) == dict.fromkeys(labels, 20)
     mixed = Counter(p.target for p in prompts if p.metadata["kind"] == "mixed")
     assert mixed == dict.fromkeys(labels, 6)
@@ -228,6 +253,12 @@ def said(n):
     return str(n) if n >= len(SMALL_NUMBERS) else f"(?:{n}|{SMALL_NUMBERS[n]}|without)"
 
 
+def told_of(check):
+    """Words of the prompt that say what an argument without a value of its own asks for."""
+    words = {"first": {"first"}, "last": {"last", "line"}, "every": {"both"}}
+    return set().union(*(told for key, told in words.items() if check.get(key)))
+
+
 def test_instructions_are_all_told():
     """Each prompt has two to four checks, and states every number and every word that they look for."""
     for prompt in prompts_of("instructions"):
@@ -243,8 +274,11 @@ def test_instructions_are_all_told():
             assert all(whole(text, word) for word in told), (prompt.id, check)
             if check.get("text", "").strip(".!?"):
                 assert check["text"] in text
-            if "n" in check and check["n"] != 1:
-                assert re.search(rf"\b{said(check['n'])}\b", text), (prompt.id, check)
+            for n in (check[key] for key in ("n", "rows") if key in check):
+                assert n == 1 or re.search(rf"\b{said(n)}\b", text), (prompt.id, check)
+            if "marker" in check:
+                assert f'"{check["marker"]} "' in text, (prompt.id, check)
+            assert told_of(check) <= set(text.replace(",", " ").replace(".", " ").split()), check
 
 
 def test_instruction_answers_by_other_means(made):
@@ -309,19 +343,29 @@ def test_chats_need_their_earlier_turns():
     """The last question names neither option; the answer was said before, the other only where it says so."""
     for prompt in prompts_of("chats"):
         said = " ".join(m["content"] for m in prompt.messages[:-1])
-        (other,) = set(prompt.metadata["choices"]) - {prompt.target}
-        assert not whole(asked(prompt), prompt.target)
-        assert not whole(asked(prompt), other)
-        assert whole(said, prompt.target)
+        choices = [forms(choice) for choice in prompt.metadata["choices"]]
+        right, (other,) = forms(prompt.target), [c for c in choices if c != forms(prompt.target)]
+        assert right in choices
+        assert not [word for word in right + other if whole(asked(prompt), word)]
+        assert whole(said, right[0])
         assert prompt.messages[-1]["role"] == "user"
         if prompt.metadata["kind"] in ("corrected", "paired"):
-            assert whole(said, other)
+            assert whole(said, other[0])
         if prompt.metadata["kind"] == "told":
-            assert not whole(said, other)
+            assert not [word for word in other if whole(said, word)]
         if prompt.metadata["kind"] == "corrected":
             turns = [m["content"] for m in prompt.messages]
-            assert whole(turns[0], other)
-            assert whole(turns[2], prompt.target)
+            assert whole(turns[0], other[0])
+            assert whole(turns[2], right[0])
+
+
+def test_chats_ask_for_the_form_of_the_answer():
+    """Every last question asks for one word, a number or a time, and the answer as it was said is one."""
+    looks = {"one word": r"[A-Za-z]+", "a number": r"\d+", "a time": r"\d+:\d\d"}
+    for prompt in prompts_of("chats"):
+        wanted = re.fullmatch(r".+[?] Answer with (.+)\.", asked(prompt))[1]
+        for choice in prompt.metadata["choices"]:
+            assert re.fullmatch(looks[wanted], forms(choice)[0])
 
 
 def test_chats_groups_share_their_facts():
@@ -330,7 +374,7 @@ def test_chats_groups_share_their_facts():
         if group is not None:
             assert len(prompts) == 2
             assert len({p.messages[0]["content"] for p in prompts}) == 1
-            assert len({p.target for p in prompts}) == 2
+            assert len({forms(p.target)[0] for p in prompts}) == 2
 
 
 def test_french_answers_are_not_in_the_question():

@@ -261,6 +261,36 @@ def test_numeric_finds_any_integer(value, form):
 
 
 @settings(max_examples=100)
+@given(
+    st.integers(10, 10**6),
+    st.integers(10, 10**6),
+    st.sampled_from(["=", " = ", " equals ", " is equal to ", " =\n", " = 0 + "]),
+    st.sampled_from(["", ".", ", and 3 + 4 = 7.", "\nThe answer is 5.", " apples or 9", "\n6 + "]),
+)
+def test_an_equation_gives_its_result(a, b, sign, rest):
+    """The result of the first equation counts, whatever is said behind it, unless it is only a part of a sum."""
+    judge = get_scorer({"numeric": {"pick": "equation"}})
+    text = f"{a} + {b}{sign}{a + b}{rest}"
+    found = judge.score(text, _prompt(a + b))
+    if sign == " = 0 + ":
+        assert found.answer != str(a + b)
+    else:
+        assert (found.value, found.answer) == (1, str(a + b))
+        assert judge.score(text, _prompt(a + b + 1)).value == 0
+
+
+@settings(max_examples=100)
+@given(TEXT, st.sampled_from("\u2010\u2011\u2012\u2013\u2212"), st.sampled_from("\u2018\u2019"))
+def test_hyphens_and_apostrophes_are_alike(text, hyphen, apostrophe):
+    """Whatever hyphen and apostrophe stand in a text, it equals the same text with those of ASCII."""
+    plain = f"a{text}-b'{text}"
+    other = plain.replace("-", hyphen).replace("'", apostrophe)
+    for spec in ("exact", "contains", "edit"):
+        assert get_scorer(spec).score(other, _prompt(plain)).value == 1
+        assert get_scorer(spec).score(plain, _prompt(other)).value == 1
+
+
+@settings(max_examples=100)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_numeric_finds_any_float(value):
     """A float as Python writes it is right for itself."""

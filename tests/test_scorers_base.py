@@ -214,6 +214,32 @@ def test_an_installed_package_adds_scorers(tmp_path, monkeypatch):
             "scorer contains: forbid must be a list of texts, got 'a'",
         ),
         (
+            {"contains": {"echo": 0}},
+            "scorer contains: echo must be a whole number at least 1, got 0",
+        ),
+        (
+            {"contains": {"compounds": "no"}},
+            "scorer contains: compounds must be true or false, got 'no'",
+        ),
+        (
+            {"choice": {"labels": [["sport", "Sports"], "sports"]}},
+            (
+                "scorer choice: labels must be a list of two or more different texts, "
+                "got [['sport', 'Sports'], 'sports']"
+            ),
+        ),
+        (
+            {"choice": {"labels": [["sport", 1], "music"]}},
+            (
+                "scorer choice: labels must be a list of two or more different texts, "
+                "got [['sport', 1], 'music']"
+            ),
+        ),
+        (
+            {"numeric": {"pick": "equal"}},
+            "scorer numeric: pick must be auto, equation, first or last, got 'equal'",
+        ),
+        (
             {"regex": {"pattern": "a", "timeout_s": 0}},
             "scorer regex: timeout_s must be a number above 0, at most 3600, got 0",
         ),
@@ -276,6 +302,10 @@ def test_wrong_options_are_refused(spec, message):
     "spec",
     [
         {"contains": {"forbid": ["no"], "mode": "share"}},
+        {"contains": {"compounds": False, "settled": True, "echo": 9}},
+        {"choice": {"labels": [["sports", "sport"], "music"]}},
+        {"choice": {"letters": False}},
+        {"numeric": {"pick": "equation"}},
         {"numeric": {"units": "mass", "need_unit": True, "spaces": True}},
         {"json": {"extra": False, "tolerance": 0.1}},
         {"instruction": {"loose": True, "score_by": "all"}},
@@ -314,4 +344,25 @@ def test_a_huge_answer_gets_a_verdict(name, part):
         "p", ({"role": "user", "content": "?"},), target, {"choices": ["Rome", "Paris"]}
     )
     found = judge.score(part * (100_000 // len(part)), prompt)
+    assert 0 <= found.value <= 1
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"contains": {"compounds": False, "settled": True, "echo": 9}},
+        {"numeric": {"pick": "equation"}},
+        {"choice": {"letters": False}},
+    ],
+)
+@pytest.mark.parametrize(
+    "part", ["Rome, ", "not Rome or ", "1 + 1 = ", "= 7 + ", "Who is Rome? ", "a-", "equals "]
+)
+def test_a_huge_answer_gets_a_verdict_with_options(spec, part):
+    """Options that look at the neighbourhood of a word do not make a looping answer hang."""
+    choices = [["Rome", "Roma"], ["Paris"]]
+    target = 7 if "numeric" in spec else "Rome"
+    message = {"role": "user", "content": "Who is Rome? " * 50}
+    prompt = Prompt("p", (message,), target, {"choices": choices})
+    found = get_scorer(spec).score(part * (100_000 // len(part)), prompt)
     assert 0 <= found.value <= 1

@@ -138,6 +138,18 @@ def test_loose_forms():
             {"check": "letter_count", "letter": "ab"},
             "check letter_count: letter must be one letter, got 'ab'",
         ),
+        (
+            {"check": "starts_with", "text": "a", "match_case": 1},
+            "check starts_with: match_case must be true or false, got 1",
+        ),
+        (
+            {"check": "exact_words", "n": 1, "marker": "-"},
+            "check exact_words: unknown argument 'marker'; known: n",
+        ),
+        (
+            {"check": "min_bullets", "n": 1, "marker": ""},
+            "check min_bullets: marker must be a text, got ''",
+        ),
     ],
 )
 def test_wrong_instructions_are_told(instruction, message):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from promptsets.common import PromptFile, Row, shuffled, spread, stream
+from promptsets.common import PromptFile, Row, shuffled, spread, stream, table
 
 EXAMPLE: Final = (3, 4)
 """The sum every arithmetic prompt shows worked out, and none asks for."""
@@ -19,17 +19,17 @@ CAPITALS: Final[dict[str, dict[str, str | list[str]]]] = {
         "Algeria": "Algiers",
         "Angola": "Luanda",
         "Botswana": "Gaborone",
-        "Burkina Faso": "Ouagadougou",
+        "Burkina Faso": ["Ouagadougou", "Wagadugu"],
         "Cameroon": ["Yaoundé", "Yaounde"],
-        "Chad": ["N'Djamena", "N’Djamena", "Ndjamena"],  # noqa: RUF001 - both apostrophes are in use
-        "Eritrea": "Asmara",
-        "Ethiopia": "Addis Ababa",
+        "Chad": ["N'Djamena", "Ndjamena", "N'Djaména"],
+        "Eritrea": ["Asmara", "Asmera"],
+        "Ethiopia": ["Addis Ababa", "Addis Abeba", "Addis-Ababa"],
         "Gabon": "Libreville",
         "Ghana": "Accra",
-        "Guinea": "Conakry",
+        "Guinea": ["Conakry", "Konakry"],
         "Kenya": "Nairobi",
         "Liberia": "Monrovia",
-        "Madagascar": "Antananarivo",
+        "Madagascar": ["Antananarivo", "Tananarive"],
         "Malawi": "Lilongwe",
         "Mali": "Bamako",
         "Morocco": "Rabat",
@@ -40,20 +40,20 @@ CAPITALS: Final[dict[str, dict[str, str | list[str]]]] = {
         "Rwanda": "Kigali",
         "Senegal": "Dakar",
         "Sierra Leone": "Freetown",
-        "Somalia": "Mogadishu",
+        "Somalia": ["Mogadishu", "Mogadiscio", "Muqdisho"],
         "Uganda": "Kampala",
         "Zambia": "Lusaka",
         "Zimbabwe": "Harare",
     },
     "Americas": {
-        "Argentina": "Buenos Aires",
+        "Argentina": ["Buenos Aires", "Buenos-Aires"],
         "Barbados": "Bridgetown",
         "Brazil": ["Brasília", "Brasilia"],
         "Canada": "Ottawa",
         "Chile": "Santiago",
         "Colombia": ["Bogotá", "Bogota"],
         "Costa Rica": ["San José", "San Jose"],
-        "Cuba": "Havana",
+        "Cuba": ["Havana", "Habana"],
         "Ecuador": "Quito",
         "Guyana": "Georgetown",
         "Haiti": ["Port-au-Prince", "Port au Prince"],
@@ -65,57 +65,57 @@ CAPITALS: Final[dict[str, dict[str, str | list[str]]]] = {
         "Venezuela": "Caracas",
     },
     "Asia and Oceania": {
-        "Afghanistan": "Kabul",
+        "Afghanistan": ["Kabul", "Kaboul"],
         "Australia": "Canberra",
-        "Bangladesh": "Dhaka",
-        "Bhutan": ["Thimphu", "Thimbu"],
-        "Cambodia": "Phnom Penh",
-        "China": "Beijing",
-        "India": "New Delhi",
+        "Bangladesh": ["Dhaka", "Dacca"],
+        "Bhutan": ["Thimphu", "Thimbu", "Thimpu"],
+        "Cambodia": ["Phnom Penh", "Phnom-Penh", "Pnom Penh"],
+        "China": ["Beijing", "Peking"],
+        "India": ["New Delhi", "New-Delhi"],
         "Iran": ["Tehran", "Teheran"],
         "Iraq": ["Baghdad", "Bagdad"],
         "Japan": "Tokyo",
         "Jordan": "Amman",
-        "Laos": "Vientiane",
-        "Lebanon": "Beirut",
-        "Mongolia": ["Ulaanbaatar", "Ulan Bator"],
-        "Nepal": ["Kathmandu", "Katmandu"],
+        "Laos": ["Vientiane", "Viangchan"],
+        "Lebanon": ["Beirut", "Beyrouth"],
+        "Mongolia": ["Ulaanbaatar", "Ulaan Baatar", "Ulan Bator", "Ulan-Bator", "Ulanbator"],
+        "Nepal": ["Kathmandu", "Katmandu", "Khatmandu"],
         "New Zealand": "Wellington",
-        "North Korea": ["Pyongyang", "P'yongyang"],
+        "North Korea": ["Pyongyang", "P'yongyang", "Pyong Yang"],
         "Pakistan": "Islamabad",
-        "Papua New Guinea": "Port Moresby",
-        "Saudi Arabia": "Riyadh",
+        "Papua New Guinea": ["Port Moresby", "Port-Moresby"],
+        "Saudi Arabia": ["Riyadh", "Ar-Riyadh", "Riyad"],
         "South Korea": "Seoul",
         "Syria": "Damascus",
-        "Tajikistan": "Dushanbe",
+        "Tajikistan": ["Dushanbe", "Dushambe"],
         "Thailand": "Bangkok",
         "Turkey": "Ankara",
-        "Uzbekistan": "Tashkent",
-        "Vietnam": ["Hanoi", "Ha Noi"],
+        "Uzbekistan": ["Tashkent", "Toshkent"],
+        "Vietnam": ["Hanoi", "Ha Noi", "Hà Nội", "Hanoï"],
     },
     "Europe": {
         "Albania": ["Tirana", "Tiranë"],
         "Austria": "Vienna",
         "Belarus": "Minsk",
-        "Belgium": "Brussels",
-        "Bulgaria": "Sofia",
+        "Belgium": ["Brussels", "Bruxelles", "Brussel"],
+        "Bulgaria": ["Sofia", "Sofija", "Sofiya"],
         "Croatia": "Zagreb",
-        "Denmark": "Copenhagen",
+        "Denmark": ["Copenhagen", "København"],
         "Estonia": "Tallinn",
         "Finland": "Helsinki",
         "France": "Paris",
         "Germany": "Berlin",
-        "Greece": "Athens",
+        "Greece": ["Athens", "Athina"],
         "Hungary": "Budapest",
         "Iceland": ["Reykjavik", "Reykjavík"],
         "Ireland": "Dublin",
         "Lithuania": "Vilnius",
-        "Malta": "Valletta",
-        "Poland": "Warsaw",
-        "Portugal": "Lisbon",
-        "Romania": "Bucharest",
-        "Russia": "Moscow",
-        "Serbia": "Belgrade",
+        "Malta": ["Valletta", "Valetta"],
+        "Poland": ["Warsaw", "Warszawa"],
+        "Portugal": ["Lisbon", "Lisboa"],
+        "Romania": ["Bucharest", "București", "Bucuresti"],
+        "Russia": ["Moscow", "Moskva"],
+        "Serbia": ["Belgrade", "Beograd"],
         "Slovakia": "Bratislava",
         "Slovenia": "Ljubljana",
         "Spain": "Madrid",
@@ -123,91 +123,49 @@ CAPITALS: Final[dict[str, dict[str, str | list[str]]]] = {
     },
 }
 
-POSITIVE: Final = (
-    "The soup was hot, rich and full of flavour.",
-    "Our guide was kind and knew every street by heart.",
-    "I slept better in this bed than I have in years.",
-    "The new phone is fast and the battery lasts two days.",
-    "What a wonderful film, I laughed from start to finish.",
-    "The staff greeted us with a smile and found us a table at once.",
-    "My daughter loves these shoes and wears them every day.",
-    "The garden is beautiful and a joy to walk through.",
-    "Delivery was quick and everything arrived in perfect shape.",
-    "This is the best bread I have ever tasted.",
-    "The teacher explained it so well that everyone understood.",
-    "I would happily come back to this hotel every summer.",
-    "The concert was thrilling and the crowd sang along.",
-    "Great value for the price, I am very pleased.",
-    "The repair took ten minutes and the car runs like new.",
-    "A charming little book that made me smile.",
-    "The view from our room was breathtaking.",
-    "Customer support solved my problem in one friendly call.",
-    "The coffee here is excellent and the cakes are even better.",
-    "We had a lovely evening and felt very welcome.",
-    "This jacket is warm, light and fits me perfectly.",
-    "The doctor listened carefully and put me at ease.",
-    "I am delighted with the colour, it brightens the whole room.",
-    "The app is simple to use and saves me an hour a week.",
-    "Fresh vegetables, fair prices and cheerful people.",
-    "The ending was so moving that I cried happy tears.",
-    "My old laptop feels brand new after this upgrade.",
-    "The children had so much fun that they did not want to leave.",
-    "A quiet, clean and comfortable train ride.",
-    "The museum was fascinating and worth every penny.",
-    "I never had a single problem with this washing machine.",
-    "Nothing could have made our wedding day better.",
-    "I expected little, but the play turned out to be superb.",
-    "The queue was long, yet the ride was absolutely worth it.",
-    "You will not regret buying this lamp.",
-    "I cannot praise this bakery enough.",
-    "It rained all week and we still had a marvellous holiday.",
-    "The box looks plain, but the chocolates inside are divine.",
-    "I was nervous at first, but the dentist was gentle and quick.",
-    "There is nothing I would change about this bike.",
-)
-
-NEGATIVE: Final = (
-    "The soup was cold and tasted of nothing.",
-    "Our guide was rude and kept looking at his phone.",
-    "The bed was so hard that I could not sleep at all.",
-    "The new phone is slow and the battery dies by noon.",
-    "What a boring film, I almost fell asleep.",
-    "The waiter ignored us for an hour and then got the order wrong.",
-    "These shoes fell apart after two days.",
-    "The garden is dirty and full of rubbish.",
-    "The parcel came three weeks late and everything was broken.",
-    "This is the worst bread I have ever tasted.",
-    "The teacher was confusing and nobody understood a word.",
-    "I will never stay at this hotel again.",
-    "The concert was a disaster and the sound was terrible.",
-    "A complete waste of money, I am very disappointed.",
-    "The repair cost a fortune and the car still does not start.",
-    "A dull book with flat characters and no plot.",
-    "The room was dark and smelled of smoke.",
-    "Customer support hung up on me twice.",
-    "The coffee was bitter and the cake was stale.",
-    "We had an awful evening and left early.",
-    "This jacket is thin, ugly and far too small.",
-    "The doctor was impatient and did not listen to me.",
-    "I hate the colour, it makes the whole room gloomy.",
-    "The app crashes every time I open it.",
-    "Rotten vegetables, high prices and unfriendly people.",
-    "The ending was stupid and ruined the whole story.",
-    "My laptop became useless after this update.",
-    "The children were bored and begged us to go home.",
-    "A noisy, filthy and crowded train ride.",
-    "The museum was dull and far too expensive.",
-    "This washing machine has given me nothing but trouble.",
-    "Nothing about our stay was pleasant.",
-    "I expected a lot, but the play turned out to be dreadful.",
-    "The queue was long and the ride was not worth it.",
-    "You will regret buying this lamp.",
-    "I cannot recommend this bakery to anyone.",
-    "The sun shone all week and our holiday was still miserable.",
-    "The box looks pretty, but the chocolates inside are disgusting.",
-    "The dentist was rough and it hurt for days.",
-    "I wish I had never bought this bike.",
-)
+REVIEWS: Final = """
+The soup was hot, rich and full of flavour. | The soup was cold and tasted of nothing.
+Our guide was kind and knew every street by heart. | Our guide was rude and kept looking at his phone.
+I slept better in this bed than I have in years. | The bed was so hard that I could not sleep at all.
+The new phone is fast and the battery lasts two days. | The new phone is slow and the battery dies by noon.
+What a wonderful film, I laughed from start to finish. | What a boring film, I almost fell asleep.
+The staff greeted us with a smile and found us a table at once. | The waiter ignored us for an hour and then got the order wrong.
+My daughter loves these shoes and wears them every day. | These shoes fell apart after two days.
+The garden is beautiful and a joy to walk through. | The garden is dirty and full of rubbish.
+Delivery was quick and everything arrived in perfect shape. | The parcel came three weeks late and everything was broken.
+This is the best bread I have ever tasted. | This is the worst bread I have ever tasted.
+The teacher explained it so well that everyone understood. | The teacher was confusing and nobody understood a word.
+I would happily come back to this hotel every summer. | I will never stay at this hotel again.
+The concert was thrilling and the crowd sang along. | The concert was a disaster and the sound was terrible.
+Great value for the price, I am very pleased. | A complete waste of money, I am very disappointed.
+The repair took ten minutes and the car runs like new. | The repair cost a fortune and the car still does not start.
+A charming little book that made me smile. | A dull book with flat characters and no plot.
+The view from our room was breathtaking. | The room was dark and smelled of smoke.
+Customer support solved my problem in one friendly call. | Customer support hung up on me twice.
+The coffee here is excellent and the cakes are even better. | The coffee was bitter and the cake was stale.
+We had a lovely evening and felt very welcome. | We had an awful evening and left early.
+This jacket is warm, light and fits me perfectly. | This jacket is thin, ugly and far too small.
+The doctor listened carefully and put me at ease. | The doctor was impatient and did not listen to me.
+I am delighted with the colour, it brightens the whole room. | I hate the colour, it makes the whole room gloomy.
+The app is simple to use and saves me an hour a week. | The app crashes every time I open it.
+Fresh vegetables, fair prices and cheerful people. | Rotten vegetables, high prices and unfriendly people.
+The ending was so moving that I cried happy tears. | The ending was stupid and ruined the whole story.
+My old laptop feels brand new after this upgrade. | My laptop became useless after this update.
+The children had so much fun that they did not want to leave. | The children were bored and begged us to go home.
+A quiet, clean and comfortable train ride. | A noisy, filthy and crowded train ride.
+The museum was fascinating and worth every penny. | The museum was dull and far too expensive.
+I never had a single problem with this washing machine. | This washing machine has given me nothing but trouble.
+Nothing could have made our wedding day better. | Nothing about our stay was pleasant.
+I expected little, but the play turned out to be superb. | I expected a lot, but the play turned out to be dreadful.
+The queue was long, yet the ride was absolutely worth it. | The queue was long and the ride was not worth it.
+You will not regret buying this lamp. | You will regret buying this lamp.
+I cannot praise this bakery enough. | I cannot recommend this bakery to anyone.
+It rained all week and we still had a marvellous holiday. | The sun shone all week and our holiday was still miserable.
+The box looks plain, but the chocolates inside are divine. | The box looks pretty, but the chocolates inside are disgusting.
+I was nervous at first, but the dentist was gentle and quick. | The dentist was rough and it hurt for days.
+There is nothing I would change about this bike. | I wish I had never bought this bike.
+"""
+"""A positive review and its negative counterpart, about the same thing or in the same form; each two are one group."""
 
 
 def _sum(kind: str, first: int, second: int) -> Row:
@@ -249,9 +207,9 @@ def capitals() -> list[Row]:
                     "target": capital,
                     "metadata": {"region": region},
                 }
-                for country, capital in table.items()
+                for country, capital in listed.items()
             ]
-            for region, table in CAPITALS.items()
+            for region, listed in CAPITALS.items()
         },
     )
 
@@ -259,27 +217,26 @@ def capitals() -> list[Row]:
 def sentiment() -> list[Row]:
     """Short opinions to be called positive or negative, as many of the one as of the other."""
     question = 'Is this review positive or negative? "{}" Answer with one word.'
-    return spread(
-        "sentiment",
-        {
-            label: [{"prompt": question.format(text), "target": label} for text in texts]
-            for label, texts in (("positive", POSITIVE), ("negative", NEGATIVE))
-        },
-    )
+    strata: dict[str, list[Row]] = {"positive": [], "negative": []}
+    for n, texts in enumerate(table(REVIEWS), 1):
+        for (label, rows), text in zip(strata.items(), texts, strict=True):
+            row: Row = {"prompt": question.format(text), "target": label}
+            rows.append(row | {"group": f"pair-{n:02d}"})
+    return spread("sentiment", strata)
 
 
 SETS: Final = (
     PromptFile(
         "arithmetic",
         arithmetic,
-        ("numeric",),
+        ({"numeric": {"pick": "equation"}},),
         max_tokens=24,
         shows="one right answer and a short way to it: noise in the decoding costs accuracy",
     ),
     PromptFile(
         "capitals",
         capitals,
-        ("contains",),
+        ({"contains": {"settled": True}},),
         max_tokens=24,
         shows="recall of facts: a less likely token is a wrong city",
     ),

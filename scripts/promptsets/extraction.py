@@ -148,7 +148,7 @@ SETS: Final = (
     PromptFile(
         "extraction",
         extraction,
-        ({"json": {"partial": True}},),
+        ({"json": {"partial": True, "ignore_case": True}},),
         max_tokens=64,
         shows="valid JSON and copied facts; a long answer that one wrong token can break",
     ),

@@ -10,14 +10,14 @@ from promptsets.common import PromptFile, Row, chat, spread, table
 FUNCTIONS: Final = """
 get_weather | The weather in a city on a day. | city: string, name of the city; day: string, day of the week
 set_timer | Start a timer. | minutes: integer, minutes until it rings
-add_item | Put something on the shopping list. | item: string, what to buy; amount: integer, how many
-convert_money | Change an amount of money to another currency. | amount: number, how much; source: string, currency it is in; goal: string, currency wanted
+add_item | Put something on the shopping list, named in the plural. | item: string, what to buy, in the plural; amount: integer, how many
+convert_money | Change an amount of money to another currency: dollars, euros, francs, pounds or yen. | amount: number, how much; source: dollars/euros/francs/pounds/yen, currency it is in; goal: dollars/euros/francs/pounds/yen, currency wanted
 send_message | Send a message to a person. | person: string, first name; text: string, the message
 play_music | Play songs of an artist. | artist: string, name of the artist
 set_light | Switch the light of a room. | room: string, name of the room; on: boolean, true for on
 find_train | Trains between two cities. | start: string, city of departure; goal: string, city of arrival
 """
-"""Name, what it does, and its parameters, all of them required."""
+"""Name, what it does, and its parameters, all of them required: type, or the texts allowed, and description."""
 
 CALLS: Final = """
 get_weather | set_timer | Will it rain in Porto on Monday? | city=Porto; day=Monday
@@ -133,11 +133,18 @@ def functions() -> dict[str, tuple[str, list[Parameter]]]:
     return found
 
 
+def described(kind: str, text: str) -> dict[str, Any]:
+    """The schema of a parameter."""
+    if "/" in kind:
+        return {"type": "string", "enum": kind.split("/"), "description": text}
+    return {"type": kind, "description": text}
+
+
 def definition(name: str, about: str, parameters: list[Parameter]) -> dict[str, Any]:
     """A function as chat templates and servers take it."""
     schema = {
         "type": "object",
-        "properties": {p: {"type": kind, "description": text} for p, kind, text in parameters},
+        "properties": {p: described(kind, text) for p, kind, text in parameters},
         "required": [p for p, _, _ in parameters],
     }
     return {
@@ -150,7 +157,8 @@ def call(name: str, arguments: str, parameters: list[Parameter]) -> dict[str, An
     """A call as a target has it; arguments are written ``city=Porto; day=Monday``."""
     types = {p: kind for p, kind, _ in parameters}
     values = dict(part.split("=", 1) for part in arguments.split("; "))
-    read = {k: v if types[k] == "string" else json.loads(v) for k, v in values.items()}
+    plain = ("integer", "number", "boolean")
+    read = {k: json.loads(v) if types[k] in plain else v for k, v in values.items()}
     return {"name": name, "arguments": read}
 
 
@@ -202,7 +210,7 @@ SETS: Final = (
     PromptFile(
         "tools",
         tools,
-        ({"tool_call": {"arguments": "partial"}},),
+        ({"tool_call": {"arguments": "partial", "ignore_punctuation": True}},),
         max_tokens=64,
         shows="calls in exact form, and restraint where none is right",
     ),

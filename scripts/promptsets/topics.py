@@ -46,7 +46,7 @@ CLEAR: Final = {
         "Her second album came out in spring and has eleven songs.",
         "The drummer kept a slow, steady beat.",
         "A piano stood in the corner and someone played a waltz.",
-        "The orchestra gave the symphony a standing finish.",
+        "The orchestra rehearsed the symphony until midnight.",
         "They wrote the melody first and the lyrics a year later.",
         "The singer hit the high note without effort.",
         "A trumpet solo opened the second half of the jazz evening.",
@@ -136,6 +136,9 @@ MIXED: Final = {
 
 LABELS: Final = tuple(CLEAR)
 
+SPELLINGS: Final = [["sports", "sport"], *LABELS[1:]]
+"""What counts as naming each topic."""
+
 SHOWN: Final = (
     ("The midfielder passed the ball and ran into the box.", "sports"),
     ("Stir the sauce and let the beans simmer.", "food"),
@@ -175,7 +178,7 @@ SETS: Final = (
     PromptFile(
         "topics",
         topics,
-        ({"choice": {"labels": list(LABELS)}},),
+        ({"choice": {"labels": SPELLINGS}},),
         max_tokens=16,
         shows="a choice among five labels; what noise does when one token decides",
     ),

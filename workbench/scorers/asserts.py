@@ -55,7 +55,8 @@ class Asserts(Family):
 
     name: ClassVar[str] = "asserts"
     # 2: JSON as version 3 of the scorer json reads it
-    version: ClassVar[str] = "2"
+    # 3: hyphens and apostrophes in one form
+    version: ClassVar[str] = "3"
 
     mode: Literal["share", "all"] = "share"
     allow_python: bool = False

@@ -1,7 +1,8 @@
 """Checks of the instruction scorer: rules about an answer that a program can decide.
 
 A check is ``{"check": name, ...arguments}``. The names are those of ``CHECKS``; besides, ``min_``, ``max_`` and ``exact_``
-before words, sentences, lines, paragraphs, characters, bullets, numbered, sections, highlights and placeholders take ``n``.
+before words, sentences, lines, paragraphs, characters, bullets, numbered, sections, highlights and placeholders take ``n``;
+bullets and sections also ``marker``: every one must have it.
 The idea of instructions that need no judge is that of IFEval (Zhou et al. 2023, "Instruction-Following Evaluation for Large
 Language Models"); the rules here are our own where that paper's are loose.
 """
@@ -16,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from workbench.errors import unknown
 from workbench.prompts.checkrows import strict_json
 from workbench.scorers.base import is_whole
-from workbench.scorers.counts import COUNTS, words
+from workbench.scorers.counts import COUNTS, lines, words
 from workbench.scorers.languages import MAIN, likeliest
 from workbench.scorers.texts import normal, whole_word
 
@@ -50,18 +51,22 @@ _KINDS: Final[dict[str, Callable[[Any], bool]]] = {
         and all(isinstance(w, str) and w.strip() for w in v)
     ),
     f"one of {', '.join(MAIN)}": lambda v: v in MAIN,
+    "true or false": lambda v: isinstance(v, bool),
 }
 _WHOLE: Final = "a whole number at least 0"
 _TEXT: Final = "a text"
 _TEXTS: Final = "a list of texts"
+_FLAG: Final = "true or false"
 _LIMITS: Final = {"n": _WHOLE, "min": _WHOLE, "max": _WHOLE}
 
-_BULLET: Final = re.compile(r"^[^\S\n]*(?![-*_ \t]+$)[-*+\u2022][^\S\n]+\S", re.MULTILINE)
+_BULLET: Final = re.compile(r"^[^\S\n]*(?![-*_ \t]+$)([-*+\u2022])[^\S\n]+\S", re.MULTILINE)
 _NUMBERED: Final = re.compile(r"^[^\S\n]*\d{1,4}[.)][^\S\n]+\S", re.MULTILINE)
-_SECTION: Final = re.compile(r"^[^\S\n]{0,3}#{1,6}[^\S\n]+\S", re.MULTILINE)
+_SECTION: Final = re.compile(r"^[^\S\n]{0,3}(#{1,6})[^\S\n]+\S", re.MULTILINE)
 _HIGHLIGHT: Final = re.compile(
     r"\*\*[^\s*][^*\n]*\*\*|(?<![\w*])\*[^\s*](?:[^*\n]*[^\s*])?\*(?![\w*])"
 )
+_BOLD: Final = re.compile(r"(\*\*|__)(?=\S)([^\n]+?)(?<=\S)\1")
+_TITLE: Final = re.compile(r"[\s#*_]*<<[^<>\n]*\w[^<>\n]*>>[^\S\n*_]*[*_]*[^\S\n]*(?:\n|\Z)")
 _PLACEHOLDER: Final = re.compile(r"\[[^\[\]\n]+\](?!\()")
 _FENCED: Final = re.compile(r"```[^\n`]*\n(.*?)\n?```", re.DOTALL)
 _SMALL: Final = frozenset(
@@ -80,11 +85,17 @@ COUNTED: Final[dict[str, Callable[[str], int]]] = {
     "highlights": lambda text: len(_HIGHLIGHT.findall(text)),
     "placeholders": lambda text: len(_PLACEHOLDER.findall(text)),
 }
+_MARKED: Final = {"bullets": _BULLET, "sections": _SECTION}
+"""What is counted with a marker that may be asked for."""
 
 
 def _counted(kind: str, limit: str) -> Rule:
     def rule(text: str, args: Args) -> Verdict:
         n = COUNTED[kind](text)
+        if "marker" in args:
+            other = set(_MARKED[kind].findall(text)) - {args["marker"]}
+            if other:
+                return False, f"{kind} marked {' and '.join(sorted(other))}"
         return _within(n, {"n" if limit == "exact" else limit: args["n"]}), f"{n} {kind}"
 
     return rule
@@ -125,6 +136,11 @@ def _capital_words(text: str, args: Args) -> Verdict:
     return _within(n, _limits(args)), f"{n} words in capitals"
 
 
+def _bold_words(text: str, args: Args) -> Verdict:
+    n = sum(len(words(match[2])) for match in _BOLD.finditer(text))
+    return _within(n, _limits(args)), f"{n} words in bold"
+
+
 def _limits(args: Args) -> Args:
     given = {key: args[key] for key in _LIMITS if key in args}
     return given or {"min": 1}
@@ -138,28 +154,34 @@ def _lower(text: str, args: Args) -> Verdict:  # noqa: ARG001 - as above
     return text.islower(), "capital letters" if text != text.lower() else "no letters"
 
 
-def _title(text: str, args: Args) -> Verdict:  # noqa: ARG001 - as above
+def _title(text: str, args: Args) -> Verdict:
     found = [word for word in words(text) if word[0].isalpha()]
     low = [
         word
         for n, word in enumerate(found)
-        if word[0].islower() and (n == 0 or word.lower() not in _SMALL)
+        if word[0].islower() and (n == 0 or args.get("every") or word.lower() not in _SMALL)
     ]
     return bool(found) and not low, f"small: {', '.join(low[:3])}" if low else "no words"
 
 
 def _starts(text: str, args: Args) -> Verdict:
-    wanted = normal(args["text"])
+    wanted, answer = _compared(text, args)
     after = r"(?!\w)" if wanted[-1].isalnum() and wanted[-1] < "\u2e80" else ""
-    ok = re.match(re.escape(wanted) + after, normal(text)) is not None
+    ok = re.match(re.escape(wanted) + after, answer) is not None
     return ok, f"starts {text.strip()[:30]!r}"
 
 
 def _ends(text: str, args: Args) -> Verdict:
-    wanted, answer = normal(args["text"]), normal(text)
+    wanted, answer = _compared(text, args)
     before = answer[: -len(wanted)][-1:]
     inside = before.isalnum() and wanted[0].isalnum() and wanted[0] < "\u2e80"
     return answer.endswith(wanted) and not inside, f"ends {text.strip()[-30:]!r}"
+
+
+def _compared(text: str, args: Args) -> tuple[str, str]:
+    """The text that is wanted and the answer, in one form."""
+    ignore_case = not args.get("match_case", False)
+    return normal(args["text"], ignore_case=ignore_case), normal(text, ignore_case=ignore_case)
 
 
 def _one_of(text: str, args: Args) -> Verdict:
@@ -199,7 +221,10 @@ def _csv(text: str, args: Args) -> Verdict:
         )
     header = args.get("columns")
     ok = header is None or [normal(cell) for cell in rows[0]] == [normal(cell) for cell in header]
-    return ok, f"columns {', '.join(rows[0][:5])}"
+    seen = f"columns {', '.join(rows[0][:5])}"
+    if ok and "rows" in args:
+        return len(rows) - 1 == args["rows"], f"{len(rows) - 1} rows below the header"
+    return ok, seen
 
 
 def _numbered(text: str, args: Args) -> Verdict:
@@ -229,15 +254,20 @@ def _quoted(text: str, args: Args) -> Verdict:  # noqa: ARG001 - as above
     return ok, f"from {text[:1]!r} to {text[-1:]!r}"
 
 
-def _wrapped_title(text: str, args: Args) -> Verdict:  # noqa: ARG001 - as above
+def _wrapped_title(text: str, args: Args) -> Verdict:
+    if args.get("first"):
+        return _TITLE.match(text) is not None, f"starts {text.strip()[:30]!r}"
     return re.search(r"<<[^<>\n]*\w[^<>\n]*>>", text) is not None, "no <<title>>"
 
 
 def _postscript(text: str, args: Args) -> Verdict:
     marker = args.get("marker", "P.S.")
     letters = r"\s?".join(re.escape(c) + r"\.?" for c in marker if c.isalnum())
+    if args.get("last"):
+        text = ["", *lines(text)][-1]
     found = re.search(rf"^[\s*_]*{letters}[:*_]*\s*\S", text, re.MULTILINE | re.IGNORECASE)
-    return found is not None, f"no {marker}"
+    where = " in the last line" if args.get("last") else ""
+    return found is not None, f"no {marker}{where}"
 
 
 def _language(text: str, args: Args) -> Verdict:
@@ -251,7 +281,9 @@ def _repeat(text: str, args: Args) -> Verdict:
 
 CHECKS: Final[dict[str, Check]] = {
     **{
-        f"{limit}_{kind}": Check(_counted(kind, limit), {"n": _WHOLE})
+        f"{limit}_{kind}": Check(
+            _counted(kind, limit), {"n": _WHOLE}, {"marker": _TEXT} if kind in _MARKED else {}
+        )
         for kind in COUNTED
         for limit in ("min", "max", "exact")
     },
@@ -260,20 +292,21 @@ CHECKS: Final[dict[str, Check]] = {
     "word_count": Check(_word_count, {"word": _TEXT}, _LIMITS),
     "letter_count": Check(_letter_count, {"letter": "one letter"}, _LIMITS),
     "capital_words": Check(_capital_words, {}, _LIMITS),
+    "bold_words": Check(_bold_words, {}, _LIMITS),
     "upper_case": Check(_upper),
     "lower_case": Check(_lower),
-    "title_case": Check(_title),
-    "starts_with": Check(_starts, {"text": _TEXT}),
-    "ends_with": Check(_ends, {"text": _TEXT}),
+    "title_case": Check(_title, {}, {"every": _FLAG}),
+    "starts_with": Check(_starts, {"text": _TEXT}, {"match_case": _FLAG}),
+    "ends_with": Check(_ends, {"text": _TEXT}, {"match_case": _FLAG}),
     "one_of": Check(_one_of, {"options": _TEXTS}),
     "json": Check(_json, {}, {"keys": _TEXTS}),
-    "csv": Check(_csv, {}, {"columns": _TEXTS}),
+    "csv": Check(_csv, {}, {"columns": _TEXTS, "rows": _WHOLE}),
     "numbered_list": Check(_numbered, {}, _LIMITS),
     "no_commas": Check(_no_commas),
     "no_digits": Check(_no_digits),
     "quoted": Check(_quoted),
-    "wrapped_title": Check(_wrapped_title),
-    "postscript": Check(_postscript, {}, {"marker": _TEXT}),
+    "wrapped_title": Check(_wrapped_title, {}, {"first": _FLAG}),
+    "postscript": Check(_postscript, {}, {"marker": _TEXT, "last": _FLAG}),
     "language": Check(_language, {"code": f"one of {', '.join(MAIN)}"}),
     "repeat_prompt": Check(_repeat, {}, {"text": _TEXT}),
 }

@@ -25,6 +25,8 @@ class Exact(Family):
     """
 
     name: ClassVar[str] = "exact"
+    # 2: hyphens and apostrophes in one form
+    version: ClassVar[str] = "2"
 
     ignore_case: bool = True
     ignore_space: bool = True

@@ -33,7 +33,8 @@ class Instruction(Family):
 
     name: ClassVar[str] = "instruction"
     # 2: words, sentences, highlights and bullets are counted otherwise
-    version: ClassVar[str] = "2"
+    # 3: hyphens and apostrophes in one form
+    version: ClassVar[str] = "3"
 
     score_by: Literal["fraction", "all"] = "fraction"
     loose: bool = False

@@ -52,7 +52,8 @@ class Json(Family):
     name: ClassVar[str] = "json"
     # 2: extra, tolerance; a prompt's schema that is none gives no score
     # 3: nothing out of cut or wrong JSON, no footnotes, no doubled keys
-    version: ClassVar[str] = "3"
+    # 4: with ignore_case, hyphens and apostrophes in one form
+    version: ClassVar[str] = "4"
     needs_target: ClassVar[bool] = False
 
     schema: Mapping[str, Any] | None = None

@@ -7,11 +7,10 @@ behind it; denial goes over to options joined by "or", "nor" or "and". Only Engl
 from __future__ import annotations
 
 import re
-import unicodedata
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from workbench.scorers.texts import LETTER, normal, whole_word
+from workbench.scorers.texts import LETTER, normal, one_form, whole_word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -87,18 +86,23 @@ class Options:
     """The options of a question.
 
     Args:
-        names: Their texts.
-        letters: Their letters, as many as there are names, or "".
+        names: The texts of each option, all its spellings.
+        letters: Their letters, as many as there are options, or "".
         ignore_case: For names; letters among words must be capitals.
     """
 
-    def __init__(self, names: Sequence[str], letters: str, *, ignore_case: bool = True) -> None:
+    def __init__(
+        self, names: Sequence[Sequence[str]], letters: str, *, ignore_case: bool = True
+    ) -> None:
         self.letters = letters
-        order = sorted(range(len(names)), key=lambda i: -len(names[i]))
+        spelled = [(name, i) for i, spellings in enumerate(names) for name in spellings]
+        spelled.sort(key=lambda pair: -len(pair[0]))
+        self._option = [i for _, i in spelled]
         groups = [
-            f"(?P<n{i}>{whole_word(normal(names[i], ignore_case=ignore_case))})" for i in order
+            f"(?P<n{n}>{whole_word(normal(name, ignore_case=ignore_case))})"
+            for n, (name, _) in enumerate(spelled)
         ]
-        plain = list(names) == list(letters)
+        plain = [list(spellings) for spellings in names] == [[letter] for letter in letters]
         self._names = None if plain else re.compile("|".join(groups))
         self._ignore_case = ignore_case
         either = (letters + letters.lower()) or "\0"
@@ -116,7 +120,7 @@ class Options:
             text: An answer, or what follows the sign of a final answer.
             concluding: It follows such a sign: where its first sentence names an option, the rest does not count.
         """
-        text = unicodedata.normalize("NFKC", text)
+        text = one_form(text)
         found = self._mentions(text)
         if not found:
             return set()
@@ -141,7 +145,8 @@ class Options:
         if len(folded) != len(text):  # a letter that folds into two: keep the places alike
             text = "".join(c * len(c.casefold()) for c in text)
         spans = [
-            (m.start(), m.end(), int((m.lastgroup or "n0")[1:]), True) for m in self._named(folded)
+            (m.start(), m.end(), self._option[int((m.lastgroup or "n0")[1:])], True)
+            for m in self._named(folded)
         ]
         taken = [range(start, end) for start, end, _, _ in spans]
         for start, end, index, firm in self._lettered(text) if self.letters else ():
@@ -223,8 +228,17 @@ class Options:
                 yield mention.option
 
 
+def denied(text: str, start: int) -> bool:
+    """Whether words of denial stand right before a place of a text.
+
+    >>> denied("It is not the Rhine", 14), denied("Not far, the Rhine", 13)
+    (True, False)
+    """
+    return _DENIED.search(text, max(0, start - _DENIAL), start) is not None
+
+
 def _denials(text: str, spans: Sequence[tuple[int, int]]) -> list[bool]:
-    before = [bool(_DENIED.search(text, max(0, s - _DENIAL), s)) for s, _ in spans]
+    before = [denied(text, start) for start, _ in spans]
     wrong = [_WRONG.match(text, end) for _, end in spans]
     behind = [match is not None for match in wrong]
     joined = [_JOINED.fullmatch(text, a[1], b[0]) for a, b in pairwise(spans)]

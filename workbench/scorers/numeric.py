@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple
 
 from workbench.records import Score
 from workbench.scorers.base import Family, family, is_number, kind, listed, targets, unscored
+from workbench.scorers.equations import behind_equal, linked, results
 from workbench.scorers.numbers import Found, numbers, plain
 from workbench.scorers.texts import after_markers
 from workbench.scorers.units import UNITS, known_unit, unit_patterns
@@ -62,7 +64,9 @@ class Numeric(Family):
     the first number counts, or the one after the last "=" of that sentence. A denied number ("not 5") never counts.
 
     Attributes:
-        pick: "auto" as above, or "first" or "last" number of the answer.
+        pick: "auto" as above; "equation", for sums of one step: the result of the answer's first equation (11 in "7 + 4 = 11,
+            and 7 + 7 = 14"), and where it has none as "auto", but numbers that are added, multiplied and so on ("7 + 4")
+            do not count; "first" or "last" number of the answer.
         tolerance: Largest allowed difference, >= 0.
         relative: Largest allowed difference as a share of the target, >= 0. The larger of both limits counts. A target
             that is not whole is never compared beyond 9 digits: it may be a rounded binary number.
@@ -81,7 +85,7 @@ class Numeric(Family):
     # 3: units in bold, LaTeX or capitals, sums of units, km/h is not km; denied numbers; powers, $1.5M, en dash
     version: ClassVar[str] = "3"
 
-    pick: Literal["auto", "first", "last"] = "auto"
+    pick: Literal["auto", "equation", "first", "last"] = "auto"
     tolerance: float = 0.0
     relative: float = 0.0
     decimal: Literal[".", ","] = "."
@@ -92,7 +96,8 @@ class Numeric(Family):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("pick", self.pick in ("auto", "first", "last"), "auto, first or last")
+        ways = ("auto", "equation", "first", "last")
+        self.require("pick", self.pick in ways, "auto, equation, first or last")
         self.require("decimal", self.decimal in (".", ","), "'.' or ','")
         for option in ("tolerance", "relative"):
             value = getattr(self, option)
@@ -163,31 +168,51 @@ class Numeric(Family):
         return found[-1] if found else None
 
     def _answer(self, text: str) -> Amount | None:
-        if self.pick == "auto":
+        if self.pick == "equation":
+            written = plain(text)
+            found = self._result(written)
+            if found is not None:
+                return found
+            behind = behind_equal(written)
+            text = text if behind is None else behind
+        if self.pick in ("auto", "equation"):
             for tail in after_markers(text):
                 found = self._after_marker(tail)
                 if found is not None:
                     return found
-        everything = self._held(text)
+        everything = self._counted(text)
         if not everything:
             return None
         return everything[0 if self.pick == "first" else -1]
 
+    def _result(self, written: str) -> Amount | None:
+        """The result of the first equation that has one."""
+        for side in results(written):
+            first = self._read(side)[:1]
+            if first and first[0] in self._counted(side):
+                return first[0]
+        return None
+
     def _after_marker(self, tail: str) -> Amount | None:
         sentence = _SENTENCE_END.split(tail.strip(), maxsplit=1)[0]
         for part in (sentence.rpartition("=")[2], sentence, tail):
-            found = self._held(part)
+            found = self._counted(part)
             if found:
                 return found[0]
         return None
 
-    def _held(self, text: str) -> list[Amount]:
-        """The numbers of an answer that it does not deny."""
-        written = plain(text)
+    def _counted(self, text: str) -> list[Amount]:
+        """The numbers of an answer that it does not deny, nor, where equations count, adds up."""
+        written, found = plain(text), self._read(text)
+        parts: set[int] = set()
+        if self.pick == "equation":
+            for n, (a, b) in enumerate(pairwise(found)):
+                parts |= {n, n + 1} if linked(written, a.end, b.start) else set()
         return [
-            n
-            for n in self._read(text)
-            if not _DENIED.search(written, max(0, n.start - _DENIAL), n.start)
+            amount
+            for n, amount in enumerate(found)
+            if n not in parts
+            and not _DENIED.search(written, max(0, amount.start - _DENIAL), amount.start)
         ]
 
     def _read(self, text: str) -> list[Amount]:

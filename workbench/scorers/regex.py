@@ -35,7 +35,8 @@ class Regex(Family):
 
     name: ClassVar[str] = "regex"
     # 2: the regex package, time limit, full; an unusable target is no score
-    version: ClassVar[str] = "2"
+    # 3: hyphens and apostrophes of what is compared in one form
+    version: ClassVar[str] = "3"
     needs_target: ClassVar[bool] = False
 
     pattern: str

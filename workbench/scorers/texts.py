@@ -26,6 +26,19 @@ LETTER: Final = r"[^\W\u2e80-\U0010ffff]"
 """Pattern of a letter, digit or underscore of the scripts that put spaces between words."""
 _SIGNS: Final = "-+\u2212\u2013\u2010\u2011"
 _BOXED: Final = re.compile(r"\\boxed\s*\{")
+_ALIKE: Final = str.maketrans(
+    dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-") | dict.fromkeys("\u2018\u2019\u02bc", "'")
+)
+"""Hyphens, the en dash and the minus sign, and apostrophes: each kind in its ASCII form."""
+
+
+def one_form(text: str) -> str:
+    r"""The text in Unicode form NFKC, with hyphens, short dashes and apostrophes as ASCII has them.
+
+    >>> one_form("grand\u2011m\u00e8re, l\u2019eau")
+    "grand-m\xe8re, l'eau"
+    """
+    return unicodedata.normalize("NFKC", text).translate(_ALIKE)
 
 
 def normal(
@@ -35,8 +48,8 @@ def normal(
     ignore_space: bool = True,
     ignore_punctuation: bool = False,
 ) -> str:
-    """One form for texts that count as equal; Unicode is always in form NFKC and trimmed."""
-    text = unicodedata.normalize("NFKC", text)
+    """One form for texts that count as equal: always that of ``one_form``, and trimmed."""
+    text = one_form(text)
     if ignore_case:
         text = unicodedata.normalize("NFKC", text.casefold())
     if ignore_punctuation:
@@ -76,11 +89,15 @@ def text_targets(prompt: Prompt, *, empty: bool = False) -> tuple[list[str], str
     return [text for text in texts if text is not None], None
 
 
-def whole_word(text: str) -> str:
+def whole_word(text: str, *, compounds: bool = True) -> str:
     """A pattern for ``text`` where it is no part of a longer word or number.
 
     Scripts without spaces between words (Chinese, Japanese, ...) have no such borders and match anywhere. A number is not
     found in a longer one ("5" in 5.5, 0.5 and 1,500) or in the same one with another sign ("5" in -5).
+
+    Args:
+        text: What is looked for, in ``one_form``.
+        compounds: A word is also found as a part of a hyphenated one: "known" in "well-known".
 
     >>> bool(re.search(whole_word("5"), "It is 5.5")), bool(re.search(whole_word("5"), "It is 5."))
     (False, True)
@@ -88,6 +105,9 @@ def whole_word(text: str) -> str:
     first, last = text.lstrip(_SIGNS)[:1], text[-1:]
     before = rf"(?<!{LETTER})" if _spaced(first) else ""
     after = rf"(?!{LETTER})" if _spaced(last) else ""
+    if not compounds:
+        before += rf"(?<!{LETTER}-)" if _spaced(first) else ""
+        after += rf"(?!-{LETTER})" if _spaced(last) else ""
     if first.isdecimal():
         before += r"(?<![0-9][.,])(?<![^\w)\]][.,])(?<!\A[.,])"
         before += "" if first != text[:1] else rf"(?<![^\w)\]][{_SIGNS}])(?<!\A[{_SIGNS}])"

@@ -29,16 +29,19 @@ class ToolCall(Family):
         ordered: Calls must come in the target's order.
         extra: An argument that the target lacks counts as wrong.
         ignore_case: For texts in arguments; names always count exactly.
+        ignore_punctuation: For texts in arguments: "It is ready." is "It is ready"; punctuation counts as a space.
     """
 
     name: ClassVar[str] = "tool_call"
     # 2: calls without arguments, the mark of Llama 3, empty tool_calls, code where there are no tools
-    version: ClassVar[str] = "2"
+    # 3: hyphens and apostrophes in one form
+    version: ClassVar[str] = "3"
 
     arguments: Literal["exact", "partial", "ignore"] = "exact"
     ordered: bool = False
     extra: bool = True
     ignore_case: bool = True
+    ignore_punctuation: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,9 +108,7 @@ class ToolCall(Family):
 
     def _same(self, ours: Any, theirs: Any) -> bool:
         if isinstance(ours, str) and isinstance(theirs, str):
-            return normal(ours, ignore_case=self.ignore_case) == normal(
-                theirs, ignore_case=self.ignore_case
-            )
+            return self._normal(ours) == self._normal(theirs)
         if is_number(ours) and is_number(theirs):
             return bool(ours == theirs)
         if isinstance(ours, dict) and isinstance(theirs, dict):
@@ -117,6 +118,11 @@ class ToolCall(Family):
         if isinstance(ours, list | tuple) and isinstance(theirs, list | tuple):
             return len(ours) == len(theirs) and all(map(self._same, ours, theirs))
         return type(ours) is type(theirs) and bool(ours == theirs)
+
+    def _normal(self, text: str) -> str:
+        return normal(
+            text, ignore_case=self.ignore_case, ignore_punctuation=self.ignore_punctuation
+        )
 
 
 def _wanted(target: Any) -> list[Call] | None:
