@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from contract import EngineContract, answer, answers, ask
+from loras import ATTENTION, MLP, modules_of, write_adapter
 
 from workbench.engines.local.engine import LocalEngine
 from workbench.errors import EngineError, OutOfMemory, ParamError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from workbench.engines.local.loader import LoadedModel
     from workbench.records import Request
@@ -28,6 +29,18 @@ TEXTS = (
 )
 
 
+@pytest.fixture(scope="module")
+def adapted_engine(
+    demo_engine: LocalEngine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LocalEngine]:
+    """The shared engine with an adapter, which the requests of the other tests do not name."""
+    modules = modules_of(demo_engine.model.config.to_dict(), ATTENTION + MLP)
+    folder = tmp_path_factory.mktemp("adapters") / "some"
+    demo_engine.load_adapter(write_adapter(folder, modules=modules, scale=0.05))
+    yield demo_engine
+    demo_engine.unload_adapter("some")
+
+
 class TestContract(EngineContract):
     """What every engine does."""
 
@@ -39,9 +52,9 @@ class TestContract(EngineContract):
     max_tokens = 32
 
     @pytest.fixture
-    def engine(self, demo_engine: LocalEngine) -> LocalEngine:
-        """The shared engine."""
-        return demo_engine
+    def engine(self, adapted_engine: LocalEngine) -> LocalEngine:
+        """The shared engine, with an adapter."""
+        return adapted_engine
 
     @pytest.fixture
     def make_engine(self, demo_loaded: LoadedModel) -> Callable[[], LocalEngine]:

@@ -5,10 +5,12 @@ The commands do what these functions do; a notebook and a terminal give the same
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from workbench import latency as latency_pass
 from workbench import runner
+from workbench.engines.base import LoadsAdapters
 from workbench.errors import AdapterError, ScorerError, StoreError
 from workbench.prompts import load as load_prompts
 from workbench.provenance import scorer_entry
@@ -21,11 +23,13 @@ from workbench.store import RunStore
 from workbench.study import Study
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from workbench.engines.base import Engine
+    from workbench.engines.local.engine import LocalEngine
     from workbench.plan import Plan
+    from workbench.prompts import Prompt, PromptSet
 
 __all__ = [
     "PLOT",
@@ -51,12 +55,13 @@ def load_engine(
     max_rows: int | None = None,
     memory_gib: float | None = None,
     progress: bool = True,
-) -> Engine:
+) -> LocalEngine:
     """Load a model into this process.
 
     Args:
         model: "demo", a folder with a checkpoint, or a Hugging Face id.
-        adapters: LoRA adapters; none can be loaded yet.
+        adapters: LoRA adapters: folders or Hugging Face ids, or name to these; more can be loaded later, see
+            ``load_adapter`` of the engine.
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
         kernel: "auto", "int4", "fp32" or "bf16"; the engine's ``info.kernel_reason`` says what was chosen and why.
         max_rows: Most rows decoded together; by default what pays on the device.
@@ -65,19 +70,19 @@ def load_engine(
 
     Raises:
         ModelError: The model cannot be loaded.
-        AdapterError: An adapter was named.
+        AdapterError: An adapter cannot be used, does not fit the model, or changes nothing.
         EngineError: No such device or kernel, or too little memory.
     """
-    named = [str(a) for a in adapters if str(a) != BASE]
-    if named:
-        raise AdapterError(
-            f"adapters cannot be loaded yet ({', '.join(named)}); run the base model alone"
-        )
     from workbench.engines.local.engine import LocalEngine  # noqa: PLC0415 - imports torch
     from workbench.engines.local.loader import load  # noqa: PLC0415 - imports torch
 
     loaded = load(model, device=device, kernel=kernel, progress=progress)
-    return LocalEngine(loaded, max_rows=max_rows, memory_gib=memory_gib)
+    engine = LocalEngine(loaded, max_rows=max_rows, memory_gib=memory_gib)
+    named = adapters.items() if isinstance(adapters, Mapping) else [(None, a) for a in adapters]
+    for name, path in named:
+        if path is not None and str(path) != BASE:
+            engine.load_adapter(path, name)
+    return engine
 
 
 def engine_for(study: Study, *, progress: bool = True, **changes: Any) -> Engine:
@@ -93,14 +98,52 @@ def engine_for(study: Study, *, progress: bool = True, **changes: Any) -> Engine
         from workbench.engines.scripted import ScriptedEngine  # noqa: PLC0415 - not needed otherwise
 
         return ScriptedEngine(adapters=tuple(a for a in study.adapters if a != BASE))
-    return load_engine(study.model_path, study.adapter_paths, progress=progress, **settings)
+    return load_engine(study.model_path, progress=progress, **settings)
 
 
 def engine_of(run: Run, *, progress: bool = True, **changes: Any) -> Engine:
-    """The engine that a run used, loaded again; see :func:`engine_for`."""
+    """The engine that a run used, loaded again with its adapters; see :func:`engine_for`.
+
+    Raises:
+        AdapterError: An adapter is gone, or is not what it was.
+    """
     # As the run found it: a relative path is one from the study file's folder.
-    model = run.manifest["engine"]["model"]
-    return engine_for(run.study.replace(model=model), progress=progress, **changes)
+    made = run.manifest["engine"]
+    study = run.study.replace(model=made["model"])
+    engine = engine_for(study, progress=progress, **changes)
+    load_adapters(engine, study)
+    now = engine.info.adapters
+    for name, digest in made["adapters"].items():
+        if now.get(name) != digest:
+            engine.close()
+            raise AdapterError(
+                f"{run.path}: adapter {name!r} was {digest[:12]} in this run, and {study.adapter_paths[name]} is "
+                f"{str(now.get(name))[:12]} now"
+            )
+    return engine
+
+
+def load_adapters(engine: Engine, study: Study, probe: Sequence[Any] = ()) -> None:
+    """See to it that an engine has a study's adapters: load those that are missing.
+
+    Args:
+        engine: Keeps what it has.
+        study: Its ``adapters`` and ``allow_inert`` count.
+        probe: Chats that a new adapter is tried on; by default some of the engine's own.
+
+    Raises:
+        AdapterError: One cannot be used, does not fit, changes nothing, or the engine has another one of its name.
+    """
+    for name, path in study.adapter_paths.items():
+        if path is None:
+            continue
+        if isinstance(engine, LoadsAdapters):
+            engine.load_adapter(path, name, allow_inert=study.allow_inert, probe=probe)
+        elif name not in engine.info.adapters:
+            known = ", ".join([BASE, *engine.info.adapters])
+            raise AdapterError(
+                f"adapter {name!r} is not loaded, and a {engine.info.engine} engine loads none; it has: {known}"
+            )
 
 
 def run(
@@ -142,6 +185,9 @@ def run(
     engine = engine or engine_for(study, progress=progress)
     try:
         plan = study.plan(prompts, engine.info.checkpoint_defaults)
+        load_adapters(
+            engine, study, [prompt.messages for prompt in _some(prompts) if prompt.messages]
+        )
         if study.split.get("confirm") and len(set(plan.splits.values())) < 2:
             tell(f"split: all {len(prompts)} prompts fall on one side; nothing is held out")
         result = runner.run(
@@ -168,6 +214,11 @@ def run(
     done = Run(result.dir)
     done.write()
     return done
+
+
+def _some(prompts: PromptSet, n: int = 8) -> list[Prompt]:
+    """Some prompts from all over a set."""
+    return list(prompts)[:: max(1, len(prompts) // n)][:n]
 
 
 def _judge_alike(

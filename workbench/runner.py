@@ -131,16 +131,17 @@ def run(
         EngineError: The engine gave up; what was answered is committed.
     """
     tell = say or to_stderr
+    info = engine.info.only({cell.adapter for cell in plan.cells})
     own = store is None
     resumed = store is not None
     if store is None:
-        found = None if new else find_run(plan, out, engine.info)
+        found = None if new else find_run(plan, out, info)
         resumed = found is not None
         if found is not None:
             # A finished run is only looked at: any number of processes may do so at once.
             store = RunStore.open(found, write=read_manifest(found).get("status") != "finished")
         else:
-            made = provenance.manifest(plan.study, plan, engine.info, scorers)
+            made = provenance.manifest(plan.study, plan, info, scorers)
             store = RunStore.create(Path(out) / plan.study.name / made["run_id"], made)
     try:
         loop = _Loop(

@@ -46,6 +46,8 @@ def checked(path: Path) -> Checked:
     check = Check(marked)
     check.problems.clear()  # those of the YAML itself are told above
     scorers = _check_scorers(values.get("scorers"), path.parent, check)
+    if study is not None and study.engine.get("kind") != "scripted":
+        _check_adapters(study, check)
     problems = sorted([*problems, *check.listed()], key=_line)
     prompts, told = None, any(re.match(r"line \d+: prompts", problem) for problem in problems)
     if values.get("prompts") and not told:
@@ -68,6 +70,21 @@ def _text(path: Path) -> str:
 def _line(problem: str) -> int:
     found = re.match(r"line (\d+)", problem)
     return int(found[1]) if found else 0
+
+
+def _check_adapters(study: Study, check: Check) -> None:
+    """The files of adapters that are here; whether they fit the model is seen when that is loaded."""
+    from pathlib import Path
+
+    from workbench import adapters
+    from workbench.errors import AdapterError
+
+    for n, (name, path) in enumerate(study.adapter_paths.items()):
+        if path is not None and Path(path).exists():
+            try:
+                adapters.read(path)
+            except AdapterError as error:
+                check.add(("adapters", n), f"{name}: {error}")
 
 
 def _check_scorers(named: Any, base_dir: Path, check: Check) -> list[Scorer]:

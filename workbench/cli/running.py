@@ -63,6 +63,12 @@ def run(
     json_out: Json = False,
     quiet: Quiet = False,
     new: New = False,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]PATH", help="A LoRA adapter beside the study's; may be repeated."
+        ),
+    ] = None,
     engine: EngineKind = None,
     device: Device = None,
     kernel: Kernel = None,
@@ -80,6 +86,8 @@ def run(
             declared = declared.replace(engine=dict(declared.engine) | changes)
         except StudyError as error:
             raise typer.BadParameter("; ".join(error.problems)) from error
+    if adapter:
+        declared = _with_adapters(declared, adapter)
     for note in notes:
         said(quiet)(f"note: {note}")
     if dry_run:
@@ -90,6 +98,20 @@ def run(
             declared, out=out, limit=limit, latency=latency, json_out=json_out, quiet=quiet, new=new
         )
     )
+
+
+def _with_adapters(study: Study, named: list[str]) -> Study:
+    """The study with adapters of the command line, whose paths are from the current folder."""
+    added: list[Any] = []
+    for text in named:
+        name, equals, path = text.partition("=")
+        path = path if equals else text
+        place = str(Path(path).resolve()) if Path(path).exists() else path
+        added.append({name: place} if equals else place)
+    try:
+        return study.replace(adapters=[*study.to_dict()["adapters"], *added])
+    except StudyError as error:
+        raise typer.BadParameter("; ".join(error.problems), param_hint="--adapter") from error
 
 
 @app.command()

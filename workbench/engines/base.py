@@ -7,13 +7,14 @@ requests it ran with. ``tests/contract.py`` holds the tests that every engine pa
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from pathlib import Path
 
-    from workbench.records import Generation, Request, TokenEvent
+    from workbench.records import Generation, Message, Request, TokenEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,17 @@ class EngineInfo:
         """All fields as plain values."""
         return asdict(self)
 
+    def only(self, adapters: Collection[str]) -> EngineInfo:
+        """The same without the adapters that are not named: what a run that uses these has to do with."""
+        about = self.extra.get("adapters", {})
+        kept = {n: about[n] for n in about if n in adapters}
+        extra = {k: v for k, v in self.extra.items() if k != "adapters"}
+        return replace(
+            self,
+            adapters={n: digest for n, digest in self.adapters.items() if n in adapters},
+            extra=extra | ({"adapters": kept} if kept else {}),
+        )
+
 
 @runtime_checkable
 class Engine(Protocol):
@@ -92,4 +104,40 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free the model."""
+        ...
+
+
+@runtime_checkable
+class LoadsAdapters(Protocol):
+    """An engine that takes LoRA adapters while it runs."""
+
+    def load_adapter(
+        self,
+        path: str | Path,
+        name: str | None = None,
+        *,
+        replace: bool = False,
+        allow_inert: bool = False,
+        probe: Sequence[str | Sequence[Message]] = (),
+    ) -> Any:
+        """Load an adapter beside those there are, if it fits and acts.
+
+        Args:
+            path: A folder, or an id on a hub.
+            name: As requests name it; by default the folder's name.
+            replace: Take the place of another adapter of this name.
+            allow_inert: Also load an adapter that changes nothing.
+            probe: Prompts it is tried on; some of the engine's own where there are none.
+
+        Raises:
+            AdapterError: It cannot be used, does not fit, changes nothing, or another one has the name.
+        """
+        ...
+
+    def unload_adapter(self, name: str) -> None:
+        """Take an adapter out.
+
+        Raises:
+            AdapterError: It is not loaded, or in use.
+        """
         ...

@@ -17,6 +17,7 @@ from workbench.records import Generation
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from workbench.engines.local.lora import Adapters
     from workbench.engines.local.text import StopTokens
     from workbench.records import FinishReason, Request
 
@@ -38,11 +39,14 @@ class Prefill:
     logits: Tensor
 
 
-def prefill(model: Any, ids: Sequence[int], text: str, device: Any) -> Prefill:
-    """Read a prompt, alone and unpadded: its numbers depend on nothing else."""
+def prefill(
+    adapters: Adapters, adapter: str, ids: Sequence[int], text: str, device: Any
+) -> Prefill:
+    """Read a prompt with an adapter, alone and unpadded: its numbers depend on nothing else."""
+    model = adapters.model
     cache = DynamicCache(config=model.config)
     tokens = torch.tensor([list(ids)], device=device)
-    with torch.no_grad():
+    with torch.no_grad(), adapters.rows.use(adapters.slots([adapter])):
         out = model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
     return Prefill(tuple(ids), text, cache, out.logits[:, -1].float())
 
@@ -72,13 +76,14 @@ class Batch:
 
     def __init__(
         self,
-        model: Any,
+        adapters: Adapters,
         tokenizer: Any,
         eos: Tensor,
         stops: StopTokens,
         memory: Memory | None = None,
     ) -> None:
-        self._model = model
+        self._model = model = adapters.model
+        self._adapters = adapters
         self._tokenizer = tokenizer
         self._eos = eos
         self._eos_set = frozenset(eos.tolist())
@@ -90,6 +95,7 @@ class Batch:
         )
         self._pool, self._state = fresh.pool, fresh.state
         self._settings: RowSettings | None = None
+        self._slots: Tensor | None = None
         self._longest = 0
 
     @property
@@ -151,13 +157,13 @@ class Batch:
         self._close_gaps()
         n = len(self._rows)
         if self._settings is None:
-            self._settings = RowSettings.of(
-                [r.request.params for r in self._rows if r], self._device
-            )
+            requests = self.requests
+            self._settings = RowSettings.of([r.params for r in requests], self._device)
+            self._slots = self._adapters.slots([r.adapter for r in requests])
             self._longest = int(self._state.length[:n].max())
         position = self._state.length[:n] - 1
         mask = self._pool.begin_step(position, self._longest)
-        with torch.no_grad():
+        with torch.no_grad(), self._adapters.rows.use(self._slots):
             out = self._model(
                 input_ids=self._state.last[:n, None],
                 position_ids=position[:, None],

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import secrets
 import time
 from collections import OrderedDict
 from dataclasses import replace
@@ -14,24 +12,30 @@ import psutil
 import torch
 from jinja2 import TemplateError
 
+from workbench import adapters as adapter_files
 from workbench.engines.local.cache import kv_bytes_per_token, round_up
 from workbench.engines.local.decode import Batch, Memory, Prefill, prefill
+from workbench.engines.local.probe import INERT_NATS, PROBES, shift_nats
 from workbench.engines.local.text import StopTokens, StreamText
+from workbench.engines.local.waiting import Waiting, seeded
 from workbench.errors import (
     AdapterError,
+    AdapterInert,
     ContextOverflow,
     EngineError,
     EngineUnavailable,
     OutOfMemory,
 )
-from workbench.params import SEED_MAX, SamplingParams
+from workbench.params import SamplingParams
 from workbench.records import BASE, Generation, Request, TokenEvent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from workbench.engines.base import EngineInfo
     from workbench.engines.local.loader import LoadedModel
+    from workbench.engines.local.lora import Adapters, LoadedAdapter
     from workbench.records import Message
 
 MAX_ROWS: Final = {"cpu": 72, "cuda": 512}
@@ -72,14 +76,25 @@ class LocalEngine:
         self._eos = torch.tensor(loaded.eos_token_ids, dtype=torch.int64, device=device)
         self._stops = StopTokens(loaded.tokenizer, loaded.model.config.vocab_size, device)
         self._kv_bytes = kv_bytes_per_token(loaded.model.config, loaded.model.dtype.itemsize)
+        self._adapters: Adapters = loaded.adapters
+        self._running: list[Batch] = []
         self._memory: Memory | None = None
-        self._prefills: OrderedDict[tuple[int, ...], Prefill] = OrderedDict()
+        self._prefills: OrderedDict[tuple[int, tuple[int, ...]], Prefill] = OrderedDict()
         self._rendered: OrderedDict[str, tuple[tuple[int, ...], str]] = OrderedDict()
 
     @property
     def info(self) -> EngineInfo:
         """What this engine is."""
-        return self._model.info
+        loaded = self.adapters
+        if not loaded:
+            return self._model.info
+        about = {name: adapter.to_dict() for name, adapter in loaded.items()}
+        info = self._model.info
+        return replace(
+            info,
+            adapters={name: adapter.file.sha256 for name, adapter in loaded.items()},
+            extra={**info.extra, "adapters": about},
+        )
 
     @property
     def _model(self) -> LoadedModel:
@@ -96,6 +111,84 @@ class LocalEngine:
     def tokenizer(self) -> Any:
         """The transformers tokenizer."""
         return self._model.tokenizer
+
+    @property
+    def adapters(self) -> dict[str, LoadedAdapter]:
+        """The adapters that are loaded, by name."""
+        self._model  # noqa: B018 - refuses a closed engine
+        return dict(self._adapters.loaded)
+
+    def load_adapter(
+        self,
+        path: str | Path,
+        name: str | None = None,
+        *,
+        replace: bool = False,
+        allow_inert: bool = False,
+        probe: Sequence[str | Sequence[Message]] = (),
+    ) -> LoadedAdapter:
+        """Load a LoRA adapter beside those there are; the model stays, and answers being decoded go on.
+
+        Args:
+            path: A folder that PEFT wrote, or a Hugging Face id.
+            name: As requests name it; by default the folder's name.
+            replace: Take the place of a loaded adapter of this name, if that is another one.
+            allow_inert: Also load an adapter that changes nothing.
+            probe: What it is tried on, see ``workbench.engines.local.probe``: user's words, or chats; by default some of its own.
+
+        Returns:
+            What was loaded, with the shift that the probe found. The same file under the same name is loaded once.
+
+        Raises:
+            AdapterError: The file cannot be used, or another adapter has the name.
+            AdapterMismatch: It does not fit the model.
+            AdapterInert: It changes nothing.
+        """
+        self._model  # noqa: B018 - refuses a closed engine
+        file = adapter_files.read(path)
+        name = name or file.path.resolve().name
+        if name == BASE:
+            raise AdapterError(f"{file.path}: the name 'base' means no adapter; give another name")
+        old = self._adapters.loaded.get(name)
+        if old is not None and old.file.sha256 == file.sha256:
+            if not (old.inert and not allow_inert):
+                return old
+        elif old is not None and not replace:
+            raise AdapterError(
+                f"adapter {name!r} is loaded from {old.file.path} ({old.file.sha256[:12]}), and {file.path} is another "
+                f"one ({file.sha256[:12]}); give it another name, or unload the first"
+            )
+        if old is not None:
+            self._refuse_in_use(name)
+        loaded = self._adapters.load(name, file)
+        texts = [self._render(chat(words), None)[0] for words in probe or PROBES]
+        shift = shift_nats(self._adapters, name, texts, self._eos.device)
+        loaded = loaded.probed(shift, inert=not shift >= INERT_NATS)
+        if loaded.inert and not allow_inert:
+            self._adapters.unload(name)
+            raise AdapterInert(
+                f"adapter {name!r} ({file.path}) changes nothing: over {len(texts)} prompts the log-probability of a "
+                f"token moves by {shift:.1g} nats on average, and less than {INERT_NATS:g} is no effect; train it, or "
+                "allow it with allow_inert: true"
+            )
+        self._adapters.note(loaded)
+        return loaded
+
+    def unload_adapter(self, name: str) -> None:
+        """Take an adapter out; the model is then as if it had never been there.
+
+        Raises:
+            AdapterError: It is not loaded, or answers with it are being decoded.
+        """
+        self._model  # noqa: B018 - refuses a closed engine
+        self._adapters.get(name)
+        self._refuse_in_use(name)
+        self._adapters.unload(name)
+
+    def _refuse_in_use(self, name: str) -> None:
+        n = sum(request.adapter == name for batch in self._running for request in batch.requests)
+        if n:
+            raise AdapterError(f"adapter {name!r} is in use by {n} answers; let them finish first")
 
     def close(self) -> None:
         """Free the model."""
@@ -129,12 +222,9 @@ class LocalEngine:
             ParamError: A setting is unknown or out of range.
             EngineError: The request cannot be answered.
         """
-        asked = (
-            [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
-        )
         head = [{"role": "system", "content": system}] if system is not None else []
         params = SamplingParams.from_dict(settings)
-        request = Request("chat", "chat", 0, (*head, *asked), params, adapter)
+        request = Request("chat", "chat", 0, (*head, *chat(messages)), params, adapter)
         self._checked(request)
         generation = next(self.generate([request]))
         if generation.error is not None:
@@ -143,7 +233,7 @@ class LocalEngine:
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
         """Answer every request; see :class:`workbench.engines.base.Engine`."""
-        waiting = _Waiting(requests)
+        waiting = Waiting(requests)
         batch = self._new_batch()
         try:
             while True:
@@ -157,6 +247,7 @@ class LocalEngine:
                         raise
                     waiting.put_back(batch.requests)
                     n_active, length = batch.active, batch.shape[1]
+                    self._running.remove(batch)
                     batch = self._new_batch()
                     self._halve(n_active, length, error)
         finally:
@@ -164,12 +255,13 @@ class LocalEngine:
 
     def stream(self, request: Request) -> Iterator[TokenEvent]:
         """Answer one request token by token, its prompt computed anew."""
-        request = _seeded(request)
+        request = seeded(request)
         ids, text = self._checked(request)
         batch = self._new_batch()
         writer = StreamText(self.tokenizer, request.params.stop)
         try:
-            done = batch.admit([request], prefill(self.model, ids, text, self._eos.device))
+            read = prefill(self._adapters, request.adapter, ids, text, self._eos.device)
+            done = batch.admit([request], read)
             while True:
                 token = done[0].token_ids[-1] if done else batch.last_token()
                 now_ns = time.perf_counter_ns()
@@ -201,10 +293,13 @@ class LocalEngine:
     def _new_batch(self) -> Batch:
         """A batch in the memory the last one left, unless that is in use."""
         memory, self._memory = self._memory, None
-        return Batch(self.model, self.tokenizer, self._eos, self._stops, memory)
+        batch = Batch(self._adapters, self.tokenizer, self._eos, self._stops, memory)
+        self._running.append(batch)
+        return batch
 
     def _keep_memory(self, batch: Batch) -> None:
         """Keep a finished batch's memory for the next, unless its rows are so long that fewer would fit."""
+        self._running = [other for other in self._running if other is not batch]
         length = batch.memory.pool.length
         if self._loaded is not None and length and self._capacity(length) >= self.max_rows:
             self._memory = batch.memory
@@ -233,9 +328,8 @@ class LocalEngine:
 
     def _checked(self, request: Request) -> tuple[tuple[int, ...], str]:
         """The rendered prompt of a request that can be answered."""
-        if request.adapter != BASE and request.adapter not in self.info.adapters:
-            loaded = ", ".join([BASE, *self.info.adapters])
-            raise AdapterError(f"adapter {request.adapter!r} is not loaded; loaded: {loaded}")
+        if request.adapter != BASE:
+            self._adapters.get(request.adapter)
         ids, text = self._render(request.messages, request.tools)
         limit = self.info.context_length
         if len(ids) + request.params.max_tokens > limit:
@@ -249,7 +343,7 @@ class LocalEngine:
         """Rows of a length that the memory budget holds, at most max_rows."""
         return min(self.max_rows, self.memory_bytes // (self._kv_bytes * round_up(length)))
 
-    def _admit(self, batch: Batch, waiting: _Waiting) -> Iterator[Generation]:
+    def _admit(self, batch: Batch, waiting: Waiting) -> Iterator[Generation]:
         """Fill the batch up from the waiting requests, a prompt at a time."""
         while waiting:
             request = waiting.head
@@ -271,20 +365,23 @@ class LocalEngine:
                 continue
             group = waiting.same_prompt(free)
             try:
-                done = batch.admit(group, self._prefill(ids, text), self._capacity(needed))
+                read = self._prefill(request.adapter, ids, text)
+                done = batch.admit(group, read, self._capacity(needed))
             except (RuntimeError, MemoryError):
                 admitted = {r.key for r in batch.requests}
                 waiting.put_back([r for r in group if r.key not in admitted])
                 raise
             yield from done
 
-    def _prefill(self, ids: tuple[int, ...], text: str) -> Prefill:
-        if ids not in self._prefills:
+    def _prefill(self, adapter: str, ids: tuple[int, ...], text: str) -> Prefill:
+        # By slot: an adapter that took the place of another of its name never meets the other's prompts.
+        key = (0 if adapter == BASE else self._adapters.get(adapter).slot, ids)
+        if key not in self._prefills:
             while len(self._prefills) >= _PREFILLS_KEPT:
                 self._prefills.popitem(last=False)
-            self._prefills[ids] = prefill(self.model, ids, text, self._eos.device)
-        self._prefills.move_to_end(ids)
-        return self._prefills[ids]
+            self._prefills[key] = prefill(self._adapters, adapter, ids, text, self._eos.device)
+        self._prefills.move_to_end(key)
+        return self._prefills[key]
 
     def _halve(self, n_active: int, length: int, error: BaseException) -> None:
         """Make room after memory ran out with so many rows; the old batch is gone by now."""
@@ -303,50 +400,8 @@ class LocalEngine:
         )
 
 
-def _seeded(request: Request) -> Request:
-    """The request with a seed: a fresh one if it samples and has none."""
-    if request.params.greedy or request.params.seed is not None:
-        return request
-    return replace(request, params=request.params.replace(seed=1 + secrets.randbelow(SEED_MAX)))
-
-
-class _Waiting:
-    """Requests not yet begun, read from an iterable as they are needed."""
-
-    def __init__(self, requests: Iterable[Request]) -> None:
-        self._rest = iter(requests)
-        self._ahead: list[Request] = []
-
-    def __bool__(self) -> bool:
-        return self._fill(1) > 0
-
-    @property
-    def head(self) -> Request:
-        self._fill(1)
-        return self._ahead[0]
-
-    def _fill(self, n: int) -> int:
-        wanted = max(0, n - len(self._ahead))
-        self._ahead.extend(_seeded(request) for request in itertools.islice(self._rest, wanted))
-        return len(self._ahead)
-
-    def take(self, n: int) -> list[Request]:
-        self._fill(n)
-        taken, self._ahead = self._ahead[:n], self._ahead[n:]
-        return taken
-
-    def put_back(self, requests: Sequence[Request]) -> None:
-        self._ahead = [*requests, *self._ahead]
-
-    def same_prompt(self, most: int) -> list[Request]:
-        """Take the next requests that share the head's prompt and adapter and ask for no more tokens than it."""
-        self._fill(most)
-        head = self.head
-        n = 0
-        for request in self._ahead[:most]:
-            same = request.messages == head.messages and request.tools == head.tools
-            shorter = request.params.max_tokens <= head.params.max_tokens
-            if not (same and shorter and request.adapter == head.adapter):
-                break
-            n += 1
-        return self.take(n)
+def chat(messages: str | Sequence[Message]) -> tuple[Message, ...]:
+    """A chat of one message, given as the user's words, or the chat given."""
+    if isinstance(messages, str):
+        return ({"role": "user", "content": messages},)
+    return tuple(messages)

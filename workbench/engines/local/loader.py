@@ -20,6 +20,7 @@ from workbench.engines.local.awq import METHOD, AwqLinear
 from workbench.engines.local.cache import ATTENTION
 from workbench.engines.local.checkpoint import Checkpoint, file_sha256, open_checkpoint, weight_hash
 from workbench.engines.local.dense import PackedLinear
+from workbench.engines.local.lora import Adapters
 from workbench.engines.local.quiet import quiet
 from workbench.errors import (
     CorruptCheckpoint,
@@ -53,12 +54,14 @@ class LoadedModel:
         tokenizer: Its tokenizer.
         info: What was loaded and how.
         eos_token_ids: Tokens that end an answer.
+        adapters: The LoRA adapters in the model, none at first.
     """
 
     model: Any
     tokenizer: Any
     info: EngineInfo
     eos_token_ids: tuple[int, ...]
+    adapters: Adapters
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +189,9 @@ def load(
     tokenizer = _load_tokenizer(checkpoint)
     network = _load_network(checkpoint, config, target, choice)
     info = _info(str(model), checkpoint, (network, tokenizer), choice, target)
-    return LoadedModel(network, tokenizer, info, _eos_ids(network, tokenizer))
+    return LoadedModel(
+        network, tokenizer, info, _eos_ids(network, tokenizer), Adapters(network, target)
+    )
 
 
 def _load_tokenizer(checkpoint: Checkpoint) -> Any:
