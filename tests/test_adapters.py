@@ -18,6 +18,7 @@ from loras import (
     change_config,
     write_adapter,
     write_config,
+    write_raw,
     write_tensors,
 )
 
@@ -101,6 +102,16 @@ def test_patterns(tmp_path: Path) -> None:
         "rank_pattern": {r"^model\.layers\.0\.self_attn\.v_proj": 4},
         "alpha_pattern": {r"^model\.layers\.0\.self_attn\.v_proj": 5},
     }
+
+
+def test_a_module_s_name_as_a_pattern(tmp_path: Path) -> None:
+    """A module whose name is no expression for itself is found by the name, as PEFT does."""
+    odd = "model.layers.0.a+b"
+    file = read(
+        write_adapter(tmp_path, modules={odd: (4, 4)}, r=3, config={"alpha_pattern": {odd: 5}})
+    )
+    assert file.alphas == {odd: 5}
+    assert peft_fields(file)["alpha_pattern"] == {r"^model\.layers\.0\.a\+b": 5}
 
 
 def test_a_description(folder: Path) -> None:
@@ -221,6 +232,15 @@ def test_identity_has_no_name(folder: Path, tmp_path: Path) -> None:
     assert read(moved).path != before.path
 
 
+def relabel(folder: Path) -> None:
+    """The same bytes, said to be another type of the same width."""
+    content = weights_of(make(folder, modules=MODULES, dtype="F16", zero_b=True)).read_bytes()
+    assert content.count(b'"F16"') == 4
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start].replace(b'"F16"', b'"BF16"'))
+    write_raw(weights_of(folder), header, content[start:])
+
+
 CHANGES: dict[str, Callable[[Path], object]] = {
     "alpha": lambda f: change_config(f, lora_alpha=17),
     "use_rslora": lambda f: change_config(f, use_rslora=True),
@@ -229,6 +249,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "rank of one module": lambda f: make(f, ranks={V: 3}),
     "weights": lambda f: make(f, seed=1),
     "type of numbers": lambda f: make(f, dtype="BF16"),
+    "meaning of bytes": relabel,
     "sizes": lambda f: make(f, modules={V: (4, 6), Q: (6, 8)}),
     "names": lambda f: make(f, modules={V.replace("v_", "k_"): (6, 4), Q: (6, 8)}),
     "fewer": lambda f: make(f, modules={Q: (6, 8)}),
@@ -238,7 +259,9 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_identity_changes(folder: Path, change: str) -> None:
     """What changes what an adapter computes changes its identity."""
-    before = read(folder)
+    before = read(
+        make(folder, dtype="F16", zero_b=True) if change == "meaning of bytes" else folder
+    )
     CHANGES[change](folder)
     after = read(folder)
     assert after.sha256 != before.sha256

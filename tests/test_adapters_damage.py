@@ -247,6 +247,11 @@ def test_no_tensors(folder: Path) -> None:
             f"{Q}: lora_A has rank 2 (shape (2, 6)), lora_B rank 3 (shape (8, 3))",
         ),
         (
+            f"{Q}.lora_B.weight",
+            np.zeros((8, 1), "f4"),
+            f"{Q}: lora_A has rank 2 (shape (2, 6)), lora_B rank 1 (shape (8, 1))",
+        ),
+        (
             f"{Q}.lora_A.weight",
             np.zeros(6, "f4"),
             f"lora_A of {Q} has shape (6,); allowed: (rank, inputs), 1 or more each",
@@ -297,6 +302,14 @@ def test_two_adapters_in_one_file(folder: Path, key: str) -> None:
     first = key or "one without a name"
     shown = ", ".join(sorted([first, "other"]))
     assert refusal(folder) == f"{file}: holds several adapters ({shown}); allowed: one"
+
+
+def test_two_adapters_for_different_modules(folder: Path) -> None:
+    """Two adapters in one file are two, also where they change different modules."""
+    one = ab({Q: MODULES[Q]}, 2, key=PREFIX + "{module}.lora_{part}.one.weight")
+    two = ab({V: MODULES[V]}, 2, key=PREFIX + "{module}.lora_{part}.two.weight")
+    file = write_tensors(weights_of(folder), one | two)
+    assert refusal(folder) == f"{file}: holds several adapters (one, two); allowed: one"
 
 
 def test_a_module_twice(folder: Path) -> None:

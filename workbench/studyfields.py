@@ -139,7 +139,8 @@ STUDY_FIELDS: Final = (
         "adapters",
         "`base`, a path, `{name: path}`, or a list of these",
         {"base": None},
-        "LoRA adapters; `base` is none. Every setting runs with each. The local engine refuses adapters so far.",
+        "[LoRA adapters](adapters.md): folders that PEFT wrote, or Hugging Face ids; `base` is none. Every setting runs with "
+        "each, in the same batch.",
         (
             Form("no adapter", "adapters: [base]\n"),
             Form(
@@ -364,7 +365,7 @@ STUDY_FIELDS: Final = (
         "allow_inert",
         "true or false",
         False,
-        "Run an adapter even if it changes nothing.",
+        "Run an adapter even if it [changes nothing](adapters.md#does-it-act).",
         (Form("a truth value", "allow_inert: true\n"),),
     ),
 )

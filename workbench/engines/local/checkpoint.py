@@ -15,6 +15,7 @@ from huggingface_hub.errors import (
     CacheNotFound,
     GatedRepoError,
     HfHubHTTPError,
+    HTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
@@ -111,7 +112,7 @@ def _find(model: str) -> tuple[Path, str | None]:
         raise ModelNotFound(f"{model}: no such folder")
     try:
         found = Path(snapshot_download(model, allow_patterns=_FILES))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except (HfHubHTTPError, HTTPError, HFValidationError, OSError) as error:
         raise ModelNotFound(
             f"{model}: not a folder here, and not to be had from the model hub "
             f"({_hub_reason(error)}); cached models: {_cached()}"

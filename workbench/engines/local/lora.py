@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     from workbench.adapters import AdapterFile
 
 _PREFIX: Final = "base_model.model."
+_READ_BY_PEFT: Final = (
+    *("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern"),
+    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+)
+"""Fields of adapter_config.json that say which layers change, and how strongly; the others are only about training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,11 +341,11 @@ def fit(model: nn.Module, file: AdapterFile) -> dict[str, float]:
 
 def _injected(model: Any, file: AdapterFile) -> dict[str, Any]:
     """PEFT's layers for this adapter, made in a copy of the model that has no weights."""
-    known = {k: v for k, v in file.config.items() if k in LoraConfig.__dataclass_fields__}
+    said = {name: file.config[name] for name in _READ_BY_PEFT if name in file.config}
     with torch.device("meta"):
         skeleton = type(model)(copy.deepcopy(model.config))
     try:
-        inject_adapter_in_model(LoraConfig(**known), skeleton, low_cpu_mem_usage=True)
+        inject_adapter_in_model(LoraConfig(**said), skeleton, low_cpu_mem_usage=True)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise AdapterMismatch(f"{_told(file)}: {' '.join(str(error).split())}") from error
     return {
