@@ -15,8 +15,8 @@ from huggingface_hub.errors import (
     CacheNotFound,
     GatedRepoError,
     HfHubHTTPError,
-    HTTPError,
     HFValidationError,
+    HTTPError,  # type: ignore[attr-defined]
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
