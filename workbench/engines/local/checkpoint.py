@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from huggingface_hub import constants, scan_cache_dir, snapshot_download
+from huggingface_hub import errors as hub_errors
 from huggingface_hub.errors import (
     CacheNotFound,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,  # type: ignore[attr-defined]
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
@@ -26,6 +26,8 @@ from workbench.engines.local.awq import GROUP_SIZES
 from workbench.errors import CorruptCheckpoint, ModelNotFound, UnsupportedQuantization
 
 _FILES: Final = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+_CLIENT_ERROR: Final[type[Exception]] = getattr(hub_errors, "HTTPError", OSError)
+"""What the hub's client raises for a connection that breaks off."""
 _AWQ_VERSIONS: Final = ("gemm",)
 
 
@@ -112,7 +114,7 @@ def _find(model: str) -> tuple[Path, str | None]:
         raise ModelNotFound(f"{model}: no such folder")
     try:
         found = Path(snapshot_download(model, allow_patterns=_FILES))
-    except (HfHubHTTPError, HTTPError, HFValidationError, OSError) as error:
+    except (_CLIENT_ERROR, HfHubHTTPError, HFValidationError, OSError) as error:
         raise ModelNotFound(
             f"{model}: not a folder here, and not to be had from the model hub "
             f"({_hub_reason(error)}); cached models: {_cached()}"
