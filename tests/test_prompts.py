@@ -382,3 +382,19 @@ def test_a_set_made_by_hand_is_checked():
         PromptSet("x", (one, one))
     with pytest.raises(PromptSetError, match=r"^prompts: inline: no prompts$"):
         PromptSet("x", ())
+
+
+def test_prompts_of_several_files_remember_their_file(tmp_path):
+    """A joined set tells which prompt came from where, also when only some are drawn; one file alone has no parts."""
+    for name in ("red", "blue"):
+        lines = "\n".join(f'{{"id": "{name}{k}", "prompt": "{name} {k}?"}}' for k in range(5))
+        (tmp_path / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    joined = load(["red.jsonl", "blue.jsonl"], tmp_path)
+    assert joined.sets == {
+        "red": tuple(f"red{k}" for k in range(5)),
+        "blue": tuple(f"blue{k}" for k in range(5)),
+    }
+    drawn = joined.subset(4, seed=1)
+    assert [i for ids in drawn.sets.values() for i in ids] == [p.id for p in drawn]
+    assert joined.with_system("Be brief.").sets == joined.sets
+    assert load("red.jsonl", tmp_path).sets == {}

@@ -113,6 +113,7 @@ def manifest(
             "source": prompts.source,
             "sha256": prompts.sha256,
             "n_prompts": len(prompts),
+            **({"sets": {n: list(ids) for n, ids in prompts.sets.items()}} if prompts.sets else {}),
         },
         "n_cells": len(plan.cells),
         "n_rows": plan.n_rows,

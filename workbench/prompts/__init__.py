@@ -88,6 +88,7 @@ class PromptSet:
         name: For people; not part of the hash.
         prompts: At least one.
         source: Where they came from: file names, or "inline".
+        sets: If they came from several sources: name of each to the ids of its prompts; not part of the hash.
         sha256: Hash of the content, whatever the file format or the order of the rows.
 
     Raises:
@@ -100,6 +101,7 @@ class PromptSet:
     name: str
     prompts: tuple[Prompt, ...]
     source: str = "inline"
+    sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
     sha256: str = field(init=False)
     _index: dict[str, Prompt] = field(init=False, repr=False, compare=False)
 
@@ -147,7 +149,9 @@ class PromptSet:
             return self
         drawn = sorted(self._index, key=lambda i: hashlib.sha256(f"{seed}:{i}".encode()).digest())
         keep = set(drawn[:n])
-        return replace(self, prompts=tuple(p for p in self.prompts if p.id in keep))
+        sets = {name: tuple(i for i in ids if i in keep) for name, ids in self.sets.items()}
+        prompts = tuple(p for p in self.prompts if p.id in keep)
+        return replace(self, prompts=prompts, sets={n: ids for n, ids in sets.items() if ids})
 
     def with_system(self, text: str | None) -> PromptSet:
         """The same prompts, each with this system message first; None changes nothing.
@@ -215,6 +219,7 @@ def load(
     problems: list[str] = []
     names: list[str] = []
     labels: list[str] = []
+    sets: dict[str, tuple[str, ...]] = {}
     for item in items:
         if not (single or isinstance(item, str | Path) or is_file_name(item)):
             problems.append(f"a list of files cannot also hold {checkrows.kind(item)}")
@@ -225,8 +230,11 @@ def load(
             found += good
             names.append(Path(source.name).stem if source.kind == "file" else source.name)
             labels.append(source.label + (f"@{source.revision}" if source.revision else ""))
+            own = labels[-1] if names[-1] in sets else names[-1]  # two files of one name
+            sets[own] = (*sets.get(own, ()), *(row.id for _, row in good))
         problems += bad
-    return _assemble("+".join(names), ", ".join(labels), found, problems)
+    joined = _assemble("+".join(names), ", ".join(labels), found, problems)
+    return replace(joined, sets=sets) if len(sets) > 1 else joined
 
 
 def _rows(source: Source, base_dir: str | Path | None) -> fileforms.Read:
