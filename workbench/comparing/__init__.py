@@ -7,15 +7,17 @@ the prompts that both answered, paired, so that an easy prompt is easy for both.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, overload
 
 import numpy as np
 import pandas as pd
 
 from workbench import analysis, stats
 from workbench.comparing import words
+from workbench.comparing.adapters import AdapterComparison, by_adapter
 from workbench.comparing.pairs import CHANGES, RunTables, answers_of, changes, table_of, wording
 from workbench.errors import WorkbenchError
+from workbench.records import BASE
 from workbench.scorers.degeneration import has_loop
 
 if TYPE_CHECKING:
@@ -23,7 +25,17 @@ if TYPE_CHECKING:
 
     from workbench.prompts import Prompt, PromptSet
 
-__all__ = ["CHANGES", "Comparison", "Paired", "RunTables", "changes", "compare", "compare_runs"]
+__all__ = [
+    "CHANGES",
+    "AdapterComparison",
+    "Comparison",
+    "Paired",
+    "RunTables",
+    "by_adapter",
+    "changes",
+    "compare",
+    "compare_runs",
+]
 
 TIMES: Final = ("e2el_ms", "ttft_ms", "tpot_ms")
 _BASE, _CELL = "baseline", "cell"
@@ -150,6 +162,18 @@ class _Pair(NamedTuple):
     asked: tuple[Callable[[str], Prompt], Callable[[str], Prompt]]
 
 
+@overload
+def compare(
+    run: RunTables,
+    cell: None = None,
+    baseline: str | None = None,
+    *,
+    split: str | None = None,
+    rng: np.random.Generator | int = 0,
+) -> AdapterComparison: ...
+
+
+@overload
 def compare(
     run: RunTables,
     cell: str,
@@ -157,21 +181,33 @@ def compare(
     *,
     split: str | None = None,
     rng: np.random.Generator | int = 0,
-) -> Comparison:
-    """Compare a cell with another of the same run.
+) -> Comparison: ...
+
+
+def compare(
+    run: RunTables,
+    cell: str | None = None,
+    baseline: str | None = None,
+    *,
+    split: str | None = None,
+    rng: np.random.Generator | int = 0,
+) -> Comparison | AdapterComparison:
+    """Compare a cell with another of the same run; or, without a cell, every adapter of the run with one of them.
 
     Args:
         run: A run.
         cell: Id or label.
-        baseline: Id or label; by default the run's baseline.
+        baseline: Id or label; by default the run's baseline. Without a cell the name of an adapter, by default "base".
         split: "select" or "confirm" takes only those prompts for everything but latency; "confirm" is right for a cell
-            that was picked for its score. None takes all.
+            that was picked for its score. None takes all; for adapters see `by_adapter`.
         rng: Generator or seed of the sign flips and the bootstrap.
 
     Raises:
         StoreError: There is no such cell.
-        WorkbenchError: Both are the same cell, or there is no prompt that both answered.
+        WorkbenchError: Both are the same cell, or there is no prompt that both answered; for adapters see `by_adapter`.
     """
+    if cell is None:
+        return by_adapter(run, baseline or BASE, split=split, rng=rng)
     ids = run.cell_id(baseline), run.cell_id(cell)
     names = run.cells.set_index("cell_id")["label"]
     if ids[0] == ids[1]:
