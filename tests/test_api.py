@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
+from loras import write_tiny
 from studies import N_CELLS, N_PROMPTS, N_ROWS, N_TIMED, SMALL, Stopping, never, study_file, sums
 
 from workbench import api
@@ -19,7 +22,7 @@ from workbench.store import RunStore
 from workbench.study import Study
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from workbench.engines.local.engine import LocalEngine
@@ -118,7 +121,8 @@ def test_an_interrupted_run_continues(tmp_path: Path, answers: int) -> None:
     assert stopped.manifest["status"] == "interrupted"
     assert (len(stopped.generations), len(stopped.latency)) == (answers, 0)
     assert len(stopped.summary()) == N_CELLS
-    assert f"Rows: {answers} scored, 0 failed." in stopped.answer()
+    assert f"Rows: {answers} scored by numeric, 0 failed." in stopped.answer()
+    assert stopped.answer().startswith("This run is not complete: ")
     engine = Stopping(ScriptedEngine(), AssertionError())
     done = run(small(), engine, out=tmp_path)
     assert (done.path, done.manifest["status"]) == (stopped.path, "finished")
@@ -243,7 +247,7 @@ def test_failed_rows_are_counted_and_never_zero(tmp_path: Path) -> None:
     assert table["quality"].tolist() == [1.0] * N_CELLS
     assert table["n_failed"].tolist() == [1, 2, 2, 2, 2]
     assert table["n_scored"].tolist() == [5, 10, 10, 10, 10]
-    assert done.answer().endswith("Rows: 45 scored, 9 failed or not scorable.")
+    assert done.answer().endswith("Rows: 45 scored by numeric, 9 failed or not scorable.")
     failed = done.generations.query("prompt_id == 'p1'")
     assert failed["error"].str.contains("exceed the context of 50 tokens").all()
     assert done.latency.query("warm == 1").groupby("cell_id").size().eq(N_PROMPTS - 1).all()
@@ -304,17 +308,90 @@ def test_by_default_it_speaks_on_standard_error(
 # Engines
 
 
-def test_adapters_are_refused(tmp_path: Path) -> None:
-    """The local engine says that it cannot load adapters, before it loads a model."""
-    message = "adapters cannot be loaded yet (terse); run the base model alone"
-    for call in (
-        lambda: api.load_engine("no-such-model", ["base", "terse"]),
-        lambda: run(small(adapters=["base", "terse"], engine={"kind": "local"}), out=tmp_path),
-    ):
-        with pytest.raises(AdapterError) as caught:
-            call()
-        assert str(caught.value) == message
+def test_adapters_are_looked_at_before_a_model_is_loaded(tmp_path: Path) -> None:
+    """An adapter that is not there, or damaged, is told at once; no run begins."""
+    missing, damaged = tmp_path / "missing", write_tiny(tmp_path / "damaged")
+    (damaged / "adapter_config.json").write_text("{", encoding="utf-8")
+    for path, said in ((missing, "no such folder"), (damaged, "adapter_config.json")):
+        with pytest.raises(AdapterError, match=said):
+            api.load_engine("no-such-model", ["base", path])
+    study = small(adapters=["base", str(damaged)], engine={"kind": "local"}, model="no/such-model")
+    with pytest.raises(AdapterError, match=r"adapter_config\.json"):
+        run(study, out=tmp_path)
     assert not (tmp_path / "small").exists()
+
+
+def test_a_study_brings_its_adapters(tmp_path: Path) -> None:
+    """They are loaded into an engine that has none, and only those a run uses count for what it is."""
+    engine = Loading("demo")
+    study = small(adapters=["base", {"terse": "somewhere/terse"}], allow_inert=True)
+    done = run(study, engine, out=tmp_path)
+    assert engine.asked == [("somewhere/terse", "terse", True, N_PROMPTS)]
+    assert done.manifest["engine"]["adapters"] == {"terse": engine.info.adapters["terse"]}
+    engine.load_adapter("somewhere/other", "other")
+    again = run(study, engine, out=tmp_path)
+    assert again.path == done.path
+    assert "other" not in again.manifest["engine"]["adapters"]
+
+
+def test_an_engine_that_loads_none_says_what_it_has(tmp_path: Path) -> None:
+    """The adapters that it lacks are named before anything runs."""
+    engine = ScriptedEngine(adapters=("formal",))
+    with pytest.raises(AdapterError) as caught:
+        run(small(adapters=["base", "formal", "terse"]), engine, out=tmp_path)
+    assert str(caught.value) == (
+        "adapter 'terse' is not loaded, and a scripted engine loads none; it has: base, formal"
+    )
+    assert not (tmp_path / "small").exists()
+
+
+def test_a_runs_adapters_must_be_what_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adapter whose file changed since is refused with both hashes, and the engine is closed."""
+    study = small(adapters=["base", {"terse": "somewhere/terse"}])
+    done = run(study, Loading("demo"), out=tmp_path)
+    monkeypatch.setattr(api, "engine_for", lambda *_, **__: Loading("demo", "another"))
+    was, now = (Loading("demo", salt).digest("somewhere/terse") for salt in ("", "another"))
+    with pytest.raises(AdapterError) as caught:
+        api.engine_of(api.Run(done.path))
+    assert str(caught.value) == (
+        f"{done.path}: adapter 'terse' was {was[:12]} in this run, and somewhere/terse is {now[:12]} now"
+    )
+
+
+class Loading(ScriptedEngine):
+    """A scripted engine that takes adapters; ``salt`` stands for what is in their files."""
+
+    def __init__(self, model: str, salt: str = "") -> None:
+        super().__init__(model)
+        self.salt = salt
+        self.asked: list[tuple[str, str | None, bool, int]] = []
+
+    def digest(self, path: str) -> str:
+        """The identity of a file."""
+        return hashlib.sha256(f"{self.salt}{path}".encode()).hexdigest()
+
+    def load_adapter(
+        self,
+        path: str,
+        name: str | None = None,
+        *,
+        replace: bool = False,
+        allow_inert: bool = False,
+        probe: Sequence[Any] = (),
+    ) -> None:
+        """Have an adapter."""
+        assert not replace
+        if name in self._info.adapters:
+            return
+        self.asked.append((path, name, allow_inert, len(probe)))
+        adapters = {**self._info.adapters, str(name): self.digest(path)}
+        self._info = dataclasses.replace(self._info, adapters=adapters)
+
+    def unload_adapter(self, name: str) -> None:
+        """Have it no more."""
+        raise NotImplementedError
 
 
 def test_adapters_of_the_scripted_engine(tmp_path: Path) -> None:
@@ -332,7 +409,7 @@ def test_settings_of_the_study_and_of_the_call(monkeypatch: pytest.MonkeyPatch) 
     api.engine_for(study, device="cuda:1", kernel=None, progress=False)
     assert asked == [
         {
-            "args": ("some/model", {"base": None}),
+            "args": ("some/model",),
             "progress": False,
             "device": "cuda:1",
             "kernel": "int4",
@@ -352,7 +429,12 @@ def test_a_runs_engine_is_found_from_anywhere(
     where = str(tmp_path / "studies" / "model")
     done = run(path, ScriptedEngine(where), out=tmp_path)
     asked: list[str] = []
-    monkeypatch.setattr(api, "load_engine", lambda model, *_, **__: asked.append(model))
+
+    def found(model: str, *_: Any, **__: Any) -> ScriptedEngine:
+        asked.append(model)
+        return ScriptedEngine(model)
+
+    monkeypatch.setattr(api, "load_engine", found)
     monkeypatch.chdir(tmp_path)
     api.engine_of(api.Run(done.path), kind="local")
     assert asked == [where]

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from workbench.exploring import explore
     from workbench.params import SamplingParams
     from workbench.prompts import Prompt, PromptSet
+    from workbench.quantizing import quantize
     from workbench.reporting import report
     from workbench.scorers import scorer
     from workbench.study import Study
+    from workbench.training import train
 
 __version__ = "0.1.0"
 
@@ -31,10 +33,12 @@ _HOMES: Final = {
     "explore": "workbench.exploring",
     "load_engine": "workbench.api",
     "open_run": "workbench.runs",
+    "quantize": "workbench.quantizing",
     "report": "workbench.reporting",
     "run": "workbench.api",
     "score": "workbench.api",
     "scorer": "workbench.scorers",
+    "train": "workbench.training",
 }
 _MODULES: Final = ("plots", "stats")
 
@@ -49,11 +53,13 @@ __all__ = [
     "load_engine",
     "open_run",
     "plots",
+    "quantize",
     "report",
     "run",
     "score",
     "scorer",
     "stats",
+    "train",
 ]
 
 

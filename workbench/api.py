@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from workbench import adapters as adapter_files
 from workbench import latency as latency_pass
 from workbench import runner
 from workbench.engines.base import LoadsAdapters
@@ -76,12 +77,14 @@ def load_engine(
     from workbench.engines.local.engine import LocalEngine  # noqa: PLC0415 - imports torch
     from workbench.engines.local.loader import load  # noqa: PLC0415 - imports torch
 
+    named = adapters.items() if isinstance(adapters, Mapping) else [(None, a) for a in adapters]
+    wanted = [(n, path) for n, path in named if path is not None and str(path) != BASE]
+    for _, path in wanted:
+        adapter_files.read(path)  # a damaged file is told before a model is loaded
     loaded = load(model, device=device, kernel=kernel, progress=progress)
     engine = LocalEngine(loaded, max_rows=max_rows, memory_gib=memory_gib)
-    named = adapters.items() if isinstance(adapters, Mapping) else [(None, a) for a in adapters]
-    for name, path in named:
-        if path is not None and str(path) != BASE:
-            engine.load_adapter(path, name)
+    for name, path in wanted:
+        engine.load_adapter(path, name)
     return engine
 
 
@@ -98,6 +101,9 @@ def engine_for(study: Study, *, progress: bool = True, **changes: Any) -> Engine
         from workbench.engines.scripted import ScriptedEngine  # noqa: PLC0415 - not needed otherwise
 
         return ScriptedEngine(adapters=tuple(a for a in study.adapters if a != BASE))
+    for path in study.adapter_paths.values():
+        if path is not None:
+            adapter_files.read(path)  # as above
     return load_engine(study.model_path, progress=progress, **settings)
 
 

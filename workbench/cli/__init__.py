@@ -7,11 +7,11 @@ import sys
 
 import typer
 
-from workbench.cli import reading, running
+from workbench.cli import adapting, quantizing, reading, running, training
 from workbench.cli.base import Exit, app, print_json
 from workbench.errors import WorkbenchError
 
-__all__ = ["Exit", "app", "main", "reading", "running"]
+__all__ = ["Exit", "adapting", "app", "main", "quantizing", "reading", "running", "training"]
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1 or bool(os.environ.get("WORKBENCH_DEBUG"))
     try:
-        app(arguments, prog_name="workbench")
+        _call(arguments)
     except Exception as error:  # whatever went wrong: a user wants a line, not a traceback
         if debug:
             raise
@@ -30,6 +30,18 @@ def main() -> None:
         if "--json" in arguments:
             print_json({"error": text, "kind": type(error).__name__, "problems": problems(error)})
         sys.exit(Exit.ERROR)
+
+
+def _call(arguments: list[str]) -> None:
+    """Run the command line; wrong usage becomes JSON where that is asked for."""
+    command = typer.main.get_command(app)
+    try:
+        command(arguments, prog_name="workbench")
+    except SystemExit as end:
+        text = getattr(command, "wrong_usage", None)
+        if end.code == Exit.USAGE and text and "--json" in arguments:
+            print_json({"error": text, "kind": "UsageError", "problems": [text]})
+        raise
 
 
 def problems(error: Exception) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -38,6 +40,9 @@ ORDER: Final = (
     "score",
     "export",
     "import",
+    "train",
+    "adapter",
+    "quantize",
     "ls",
     "doctor",
 )
@@ -51,13 +56,38 @@ class _Commands(TyperGroup):
         """Their names, in the order of `ORDER`."""
         return sorted(super().list_commands(ctx), key=ORDER.index)
 
+    wrong_usage: str | None = None
+    """What was wrong with the last call, if it was wrong usage."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Read the options before the command."""
+        self.wrong_usage = None
+        with self._noted():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         try:
-            return super().invoke(ctx)
+            with self._noted():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             typer.echo("workbench: interrupted; run the same command again to continue", err=True)
             raise typer.Exit(Exit.INTERRUPTED) from None
+        except (
+            BrokenPipeError
+        ):  # whoever read the output has seen enough, as in `workbench summary R | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(Exit.DONE) from None
+
+    @contextlib.contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Keep the message of wrong usage, which is otherwise printed and gone."""
+        try:
+            yield
+        except Exception as error:
+            if getattr(error, "exit_code", None) == Exit.USAGE and hasattr(error, "format_message"):
+                self.wrong_usage = str(error.format_message())
+            raise
 
 
 app = typer.Typer(
@@ -84,13 +114,16 @@ RunArg = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
-        help="A run directory, a run id, or 'latest'.",
+        help="A run directory or id, a study's name (its newest run), or 'latest'.",
         autocompletion=_run_names,
     ),
 ]
 Baseline = Annotated[
     str | None,
-    typer.Option("--baseline", help="Cell id or label to compare with; instead of the study's."),
+    typer.Option(
+        "--baseline",
+        help="Cell id or label to compare with, instead of the study's; for `compare` also an adapter.",
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Where run directories live.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
@@ -138,8 +171,13 @@ def print_json(value: Any) -> None:
 
 
 def bars(quiet: bool) -> bool:
-    """Whether to show progress bars: not where they would fill a log file."""
-    return not quiet and sys.stderr.isatty()
+    """Whether to show progress bars: not where they would fill a log file, or where there is no room for one."""
+    if quiet or not sys.stderr.isatty():
+        return False
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):
+        return True
 
 
 def said(quiet: bool) -> Callable[[str], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -98,11 +99,29 @@ def _check_scorers(named: Any, base_dir: Path, check: Check) -> list[Scorer]:
         except ScorerError as error:
             check.add(where, str(error))
             continue
+        if problem := _signature(found[-1]):
+            check.add(where, problem)
         if found[-1].name in [scorer.name for scorer in found[:-1]]:
             check.add(
                 where, f"two scorers are called {found[-1].name!r}; give one of them another name"
             )
     return found
+
+
+def _signature(scorer: Scorer) -> str | None:
+    """Why a function cannot be called as a scorer, if it cannot."""
+    judge = getattr(scorer, "judge", None)  # of a function
+    if judge is None:
+        return None
+    try:
+        takes = inspect.signature(judge)
+    except ValueError:  # some built-in functions have none
+        return None
+    try:
+        takes.bind("text", "prompt")
+    except TypeError:
+        return f"scorer {scorer.name}: it is called with (text, prompt), and takes {takes}"
+    return None
 
 
 def _notes(scorers: list[Scorer], prompts: PromptSet) -> list[str]:

@@ -84,7 +84,9 @@ def compare(
     out: Out = RESULTS,
     cell: Annotated[
         str | None,
-        typer.Option(help="Cell id or label; by default the best (of OTHER, if it is given)."),
+        typer.Option(
+            help="Cell id or label; by default the best. With OTHER of the same cells: the baseline of both."
+        ),
     ] = None,
     baseline: Baseline = None,
     split: Annotated[
@@ -97,9 +99,10 @@ def compare(
     limit: Annotated[int, typer.Option(min=0, help="Most prompts to show.")] = 10,
     json_out: Json = False,
 ) -> None:
-    """Compare two cells prompt by prompt.
+    """Compare two cells prompt by prompt, or every adapter with one of them.
 
-    Says the difference with its interval and shows the prompts whose score changed, answers side by side.
+    Says the difference with its interval and shows the prompts whose score changed, answers side by side. With the name of
+    an adapter (base is none) as baseline and no --cell it compares the adapters.
 
     Example: workbench compare latest --cell greedy --only worse
     """
@@ -108,6 +111,9 @@ def compare(
 
     first = open_run(run, out)
     second = None if other is None else open_run(other, out)
+    if second is None and cell is None and baseline in set(first.cells["adapter"]):
+        _adapters(first, str(baseline), split, json_out=json_out)
+        return
     found = _compared(first, second, cell, baseline, split)
     shown = found.changes
     if only is Only.CHANGED:
@@ -124,6 +130,18 @@ def compare(
         typer.echo(answers.text(shown, labels=found.labels, limit=limit))
 
 
+def _adapters(run: Run, baseline: str, split: Side | None, *, json_out: bool) -> None:
+    """Print every adapter against one of them."""
+    from workbench.analysis import broken
+    from workbench.comparing import by_adapter
+
+    found = by_adapter(run, baseline, split=None if split is None else split.value)
+    if json_out:
+        print_json(found.to_dict())
+        return
+    typer.echo(broken(found.text, 79))
+
+
 def _compared(
     first: Run, second: Run | None, cell: str | None, baseline: str | None, split: Side | None
 ) -> Comparison:
@@ -132,6 +150,14 @@ def _compared(
     if second is not None:
         if split is not None:
             raise typer.BadParameter("--split is for two cells of one run")
+        if (
+            cell is None
+            and baseline is None
+            and set(first.cells["cell_id"]) == set(second.cells["cell_id"])
+        ):
+            baseline = cell = (
+                first.cell_id()
+            )  # the same settings in both: what differs is the model, or the day
         return comparing.compare_runs(first, second, baseline, cell or _best(second, None))
     if split is None and cell is None and first.holds_out:
         split = Side.CONFIRM  # the prompts that picked the cell would flatter it
@@ -182,7 +208,10 @@ def export(
     run: RunArg,
     to: Annotated[Path, typer.Option("--to", help="File or folder to write.")],
     out: Out = RESULTS,
-    form: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.CSV,
+    form: Annotated[
+        Format | None,
+        typer.Option("--format", help="What to write; by default what the ending of --to says."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
     spreadsheet: Annotated[
         bool,
@@ -202,9 +231,12 @@ def export(
     from workbench import interchange
     from workbench.runs import open_run
 
-    files = interchange.export(
-        open_run(run, out), to, form.value, force=force, spreadsheet=spreadsheet
-    )
+    chosen = interchange.format_of(to) if form is None else form.value
+    if chosen is None:
+        raise typer.BadParameter(
+            f"no format is known by the ending of {to}; say --format, one of {', '.join(Format)}"
+        )
+    files = interchange.export(open_run(run, out), to, chosen, force=force, spreadsheet=spreadsheet)
     if json_out:
         print_json({"files": [str(path) for path in files]})
     else:

@@ -179,7 +179,8 @@ def score(
 ) -> None:
     """Score a run's answers again, without the model.
 
-    Earlier scores stay in the record, with their versions; the latest of a scorer counts.
+    Earlier scores stay in the record, with their versions; the latest of a scorer counts. The table is by the primary
+    scorer, which stays as it is without --primary.
 
     Example: workbench score latest --scorers numeric,degeneration
     """
@@ -188,7 +189,17 @@ def score(
     opened = api.open_run(run, out)
     named = _scorers(scorers) or list(opened.study.scorers)
     done = api.score(opened, named, primary=primary, progress=bars(quiet), say=said(quiet))
-    print_run(done, done.summary(), json_out=json_out)
+    judged = [entry["name"] for entry in done.manifest["rescored"][-1]["scorers"]]
+    values = done.scores[done.scores["scorer"].isin(judged)].groupby("scorer")["value"]
+    for name in judged:
+        if name != done.primary:
+            mean, n = values.mean()[name], values.count()[name]
+            shown = f"{100 * mean:.1f} % on average, {n:,} answers" if n else "no answer scored"
+            said(quiet)(f"{name}: {shown}; the table is by {done.primary}, see --primary {name}")
+    table = done.summary()
+    print_run(done, table, json_out=json_out)
+    unscored = bool(table["n_failed"].any() or (values.count() < values.size()).any())
+    raise typer.Exit(Exit.FAILED_ROWS if unscored else Exit.DONE)
 
 
 def _scorers(text: str) -> list[Any]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from workbench.measures import RunTables
 from workbench.plots.answers import health, lengths
 from workbench.plots.flips import changes
+from workbench.plots.forest import forest
+from workbench.plots.losses import losses
 from workbench.plots.quality import quality_latency
 from workbench.plots.settings import interaction, main_effects
 from workbench.plots.squares import heatmap
@@ -23,11 +25,13 @@ __all__ = [
     "STYLE",
     "RunTables",
     "changes",
+    "forest",
     "health",
     "heatmap",
     "interaction",
     "latency_parts",
     "lengths",
+    "losses",
     "main_effects",
     "quality_latency",
 ]

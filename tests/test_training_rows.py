@@ -1,0 +1,228 @@
+"""Training rows: the forms they come in, everything that is wrong with them, and which are held out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workbench import prompts
+from workbench.errors import PromptSetError
+from workbench.prompts import PromptSet
+from workbench.training.overlap import fingerprint
+from workbench.training.rows import Data, read
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+USER = {"role": "user", "content": "What is 3 + 4?"}
+ANSWER = {"role": "assistant", "content": "7"}
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    """A JSONL file; texts are written as they are."""
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def refused(data: Any) -> str:
+    """The message of the refusal."""
+    with pytest.raises(PromptSetError) as caught:
+        read(data)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "messages", "answer"),
+    [
+        ({"messages": [USER, ANSWER]}, [USER], "7"),
+        ({"messages": [SYSTEM, USER, ANSWER]}, [SYSTEM, USER], "7"),
+        ({"messages": [USER, ANSWER, USER, ANSWER]}, [USER, ANSWER, USER], "7"),
+        ({"prompt": "What is 3 + 4?", "target": "7"}, [USER], "7"),
+        ({"input": "What is 3 + 4?", "target": 7}, [USER], "7"),
+        ({"prompt": "What is 3 + 4?", "target": 7.5}, [USER], "7.5"),
+        ({"messages": [USER], "target": " 7\n"}, [USER], " 7\n"),
+        ({"prompt": "What is 3 + 4?", "target": "7", "system": "Be brief."}, [SYSTEM, USER], "7"),
+        ({"messages": [USER, ANSWER], "system": "Be brief."}, [SYSTEM, USER], "7"),
+        (
+            {"id": "a", "metadata": {"k": 1}, "messages": [USER, ANSWER | {"weight": 1}]},
+            [USER],
+            "7",
+        ),
+    ],
+)
+def test_forms_of_a_row(tmp_path: Path, row: Any, messages: list[Any], answer: str) -> None:
+    """From a file or a list, a row gives what is asked and what to say; of a conversation that is the last answer."""
+    path = write(tmp_path / "rows.jsonl", [row])
+    for data, place in ((path, f"{path}:1"), (str(path), f"{path}:1"), ([row], "row 1")):
+        (example,) = read(data).examples
+        assert list(example.messages) == messages
+        assert (example.answer, example.place) == (answer, place)
+        assert example.fingerprint == fingerprint([USER])
+
+
+def test_tools_and_groups_are_kept() -> None:
+    """Tool definitions go to the template, a group decides the side."""
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    (example,) = read([{"messages": [USER, ANSWER], "tools": [tool], "group": "g"}]).examples
+    assert (example.tools, example.group) == ((tool,), "g")
+
+
+def test_other_sources(tmp_path: Path) -> None:
+    """Prompt sets with targets, CSV files and sets that ship are read as prompt sets are."""
+    table = tmp_path / "rows.csv"
+    table.write_text("id,prompt,target\na,What is 3 + 4?,7\n", encoding="utf-8")
+    for data in (table, prompts.load(table)):
+        (example,) = read(data).examples
+        assert (example.place, example.answer) == ("'a'", "7")
+    shipped = read("builtin:arithmetic")
+    assert len(shipped.examples) == len(prompts.load("builtin:arithmetic"))
+    assert shipped.file_sha256 is None
+    assert read(shipped) is shipped
+
+
+def test_hashes(tmp_path: Path) -> None:
+    """The file's hash is that of its bytes; the rows' hash is of what they say, not of how the file is written."""
+    rows = [{"prompt": f"Say {i}", "target": str(i)} for i in range(3)]
+    one = read(write(tmp_path / "one.jsonl", rows))
+    spaced = write(tmp_path / "two.jsonl", ["", *[json.dumps(r, indent=None) + " " for r in rows]])
+    two = read(spaced)
+    assert one.sha256 == two.sha256 == read(rows).sha256
+    assert two.file_sha256 == hashlib.sha256(spaced.read_bytes()).hexdigest() != one.file_sha256
+    assert read(rows[::-1]).sha256 != one.sha256
+    assert read([{**rows[0], "target": "x"}, *rows[1:]]).sha256 != one.sha256
+    assert (one.source, read(rows).source) == (str(tmp_path / "one.jsonl"), "rows")
+
+
+def test_every_problem_is_listed_with_its_line(tmp_path: Path) -> None:
+    """Rows without an answer, with two, with one that is no text; twice the same; lines that are no rows."""
+    call = {"role": "assistant", "content": None, "tool_calls": [{"name": "f", "arguments": {}}]}
+    path = write(
+        tmp_path / "rows.jsonl",
+        [
+            {"messages": [USER]},
+            {"prompt": "a", "target": ""},
+            {"prompt": "b", "target": ["x"]},
+            {"messages": [USER, ANSWER], "target": "7"},
+            {"messages": [USER, call]},
+            {"prompt": "c", "target": "x", "system": 3},
+            {"messages": [SYSTEM, USER, ANSWER], "system": "Hi"},
+            {"messages": [{"role": "assistant", "content": "Hi"}, ANSWER]},
+            {"id": "d", "prompt": "d", "target": "x"},
+            {"id": "d", "prompt": "e", "target": "x"},
+            {"prompt": "f", "target": "x"},
+            {"prompt": "f", "target": "x"},
+            {"prompt": "f", "target": "y"},
+            '"a text"',
+            "{",
+            {"prompt": "g", "answer": "x"},
+        ],
+    )
+    assert refused(path) == "training data: 13 problems\n" + "\n".join(
+        f"  - {path}:{problem}"
+        for problem in (
+            "1: no answer: give a target, or end messages with the assistant's",
+            "2: the answer is empty",
+            "3: the answer must be a text or a number, got a list; write it as text",
+            "4: has a target, and its last message is the assistant's too; leave one of them out",
+            "5: the answer is a tool call; write the call as the text that the model should say",
+            "6: system must be a text before a prompt, got 3",
+            "7: has a system field and a system message; leave one of them out",
+            "8: no user asks anything in it",
+            f"10: id 'd' is already used at {path}:9",
+            f"12: the same row as {path}:11",
+            "14: a row must be an object, got a text",
+            "15: not JSON: Expecting property name enclosed in double quotes at column 2",
+            "16: unknown key 'answer'; known: id, messages, prompt, input, target, metadata, group, tools, vars",
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "training data: {0}: no rows"),
+        (b"\n \n", "training data: {0}: no rows"),
+        (b'{"prompt": "a"}\n\xff', "{0}:2: not UTF-8 text; save it as UTF-8"),
+    ],
+)
+def test_files_that_hold_nothing(tmp_path: Path, content: bytes, problem: str) -> None:
+    """An empty file and one that is no text are said to be that."""
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content)
+    assert refused(path) == problem.format(path)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    """It is named, with where it was looked for."""
+    path = tmp_path / "none.jsonl"
+    assert refused(path) == f"training data: {path}: no such file (looked in {tmp_path})"
+    assert refused([]) == "training data: rows: no rows"
+
+
+def test_a_set_without_targets() -> None:
+    """Prompts alone are nothing to learn from."""
+    asked = PromptSet.from_records([{"id": "a", "prompt": "Hi"}])
+    said = "training data: 'a': no answer: give a target, or end messages with the assistant's"
+    assert refused(asked) == said
+
+
+# ------------------------------------------------------------------------------------------------ holding out
+
+ROWS = st.lists(
+    st.tuples(st.integers(0, 30), st.sampled_from([None, "g", "h"])),
+    min_size=1,
+    max_size=25,
+    unique=True,
+)
+
+
+def made(pairs: list[tuple[int, str | None]]) -> Data:
+    """Rows that ask about numbers, some in groups."""
+    return read(
+        [{"prompt": f"Say {n}", "target": f"{n} {group}", "group": group} for n, group in pairs]
+    )
+
+
+@given(ROWS, st.floats(0, 0.9), st.randoms(use_true_random=False))
+def test_the_split_is_told_by_the_rows(
+    pairs: list[tuple[int, str | None]], share: float, random: Any
+) -> None:
+    """Every row is on one side, in order; neither order nor other rows move one, but at the ends of few rows."""
+    data = made(pairs)
+    train, held = data.split(share)
+    assert sorted([*train, *held], key=data.examples.index) == list(data.examples)
+    assert train
+    sides = {e.content(): e in held for e in data.examples}
+    moved = list(pairs)
+    random.shuffle(moved)
+    for example in made(moved).split(share)[1]:
+        assert sides[example.content()]
+    for a in data.examples:
+        for b in data.examples:
+            if (a.group or a.fingerprint) == (b.group or b.fingerprint):
+                assert (a in held) == (b in held)
+
+
+@given(ROWS)
+def test_nothing_or_something_is_held_out(pairs: list[tuple[int, str | None]]) -> None:
+    """A share of 0 holds nothing out; any other at least one row, if there are two that can be told apart."""
+    data = made(pairs)
+    assert data.split(0) == (data.examples, ())
+    apart = len({e.share for e in data.examples}) > 1
+    assert bool(data.split(1e-9)[1]) == apart
+
+
+def test_about_the_share_asked_for_is_held_out() -> None:
+    """Of many rows, the share held out is near the one asked for, and a smaller share is part of a larger one."""
+    data = read([{"prompt": f"Say {n}", "target": "x"} for n in range(1000)])
+    small, large = ({e.place for e in data.split(share)[1]} for share in (0.1, 0.3))
+    assert 70 <= len(small) <= 130
+    assert 250 <= len(large) <= 350
+    assert small < large

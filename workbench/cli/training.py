@@ -1,0 +1,109 @@
+"""The command that trains an adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from workbench.cli.base import Json, Quiet, app, bars, print_json, said
+
+
+@app.command()
+def train(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="Rows with prompt and answer: JSONL, or what names a prompt set with targets.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the adapter, new or empty.")],
+    model: Annotated[
+        str, typer.Option("--model", help="demo, a folder, or a Hugging Face id.")
+    ] = "demo",
+    about: Annotated[
+        str, typer.Option("--about", help="What it is trained to do, for its card.")
+    ] = "",
+    evaluated: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--evaluated",
+            help="Prompt set it will be judged on; rows that ask the same are refused. May be repeated.",
+        ),
+    ] = None,
+    rank: Annotated[int, typer.Option(help="Width of the two matrices of a layer.")] = 8,
+    alpha: Annotated[float, typer.Option(help="The adapter is scaled by alpha / rank.")] = 16.0,
+    rslora: Annotated[
+        bool, typer.Option("--rslora", help="By alpha / sqrt(rank) instead.")
+    ] = False,
+    dropout: Annotated[float, typer.Option(help="Dropout in the adapter, 0 to 0.9.")] = 0.0,
+    targets: Annotated[
+        str,
+        typer.Option(help="'all' linear layers, or last parts of names: 'q_proj,v_proj'."),
+    ] = "all",
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
+    batch_size: Annotated[int, typer.Option(help="Rows in a step.")] = 8,
+    epochs: Annotated[int, typer.Option(help="Times every row is seen, at most.")] = 3,
+    max_length: Annotated[int, typer.Option(help="Most tokens of prompt and answer.")] = 512,
+    skip_long: Annotated[
+        bool, typer.Option("--skip-long", help="Leave longer rows out instead of refusing them.")
+    ] = False,
+    validation: Annotated[
+        float, typer.Option(help="Share of the rows held out; 0 for none.")
+    ] = 0.1,
+    checks: Annotated[
+        int,
+        typer.Option(help="Times an epoch to measure the held-out rows and write a checkpoint."),
+    ] = 4,
+    patience: Annotated[
+        int, typer.Option(help="End after so many checks without a lower loss; 0 for never.")
+    ] = 4,
+    seed: Annotated[int, typer.Option(help="Of first values, order and dropout.")] = 0,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    kernel: Annotated[str, typer.Option("--kernel", help="auto, int4, fp32 or bf16.")] = "auto",
+    json_out: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a LoRA adapter on rows of prompts and answers.
+
+    The same command goes on where it was interrupted, and does nothing for a finished adapter.
+
+    Example: workbench train sums.jsonl --out adapters/sums --evaluated builtin:arithmetic
+    """
+    from workbench.training import train as train_adapter
+
+    settings: dict[str, Any] = {
+        "rank": rank,
+        "alpha": alpha,
+        "rslora": rslora,
+        "dropout": dropout,
+        "targets": targets if targets == "all" else [t.strip() for t in targets.split(",")],
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "max_length": max_length,
+        "skip_long": skip_long,
+        "validation": validation,
+        "checks": checks,
+        "patience": patience,
+        "seed": seed,
+    }
+    trained = train_adapter(
+        data,
+        model,
+        out=out,
+        about=about,
+        evaluated=evaluated or (),
+        device=device,
+        kernel=kernel,
+        progress=bars(quiet),
+        say=said(quiet),
+        **settings,
+    )
+    if json_out:
+        print_json({"path": str(trained.path), "new": trained.new, **trained.record})
+        return
+    typer.echo(trained.describe())
+    typer.echo(f"  in a study: adapters: [base, {trained.path}]")

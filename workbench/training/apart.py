@@ -1,0 +1,121 @@
+"""Training leaves no trace: whatever the libraries set in this process is as it was before."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from peft import LoraConfig, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+from workbench.engines.local.quiet import quiet
+from workbench.errors import ParamError
+from workbench.training.settings import ALL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from workbench.training.settings import Settings
+
+
+@contextlib.contextmanager
+def apart(seed: int) -> Iterator[None]:
+    """Inside, all random numbers come from a seed, and libraries are quiet; afterwards the process is as before.
+
+    That is: the generators of Python, NumPy and torch, environment variables, the number of threads, filters of warnings,
+    the verbosity of transformers, and the state that accelerate shares among all its users.
+    """
+    environment, threads = dict(os.environ), torch.get_num_threads()
+    python, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002 - the libraries use it
+    fresh = not PartialState._shared_state  # noqa: SLF001 - no public name
+    begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    gpus = range(torch.cuda.device_count()) if begun else ()
+    try:
+        with torch.random.fork_rng(gpus), warnings.catch_warnings(), quiet():
+            warnings.simplefilter("ignore")
+            torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numbers)  # noqa: NPY002 - as above
+        torch.set_num_threads(threads)
+        _restore(environment)
+        if fresh:
+            AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001 - as above
+            GradientState._reset_state()  # noqa: SLF001 - as above
+
+
+def _restore(environment: dict[str, str]) -> None:
+    for name in [n for n in os.environ if n not in environment]:
+        del os.environ[name]
+    os.environ.update(environment)
+
+
+@contextlib.contextmanager
+def with_lora(model: Any, settings: Settings, base: str) -> Iterator[Any]:
+    """The model with fresh LoRA layers as a PEFT model; afterwards it is the plain model again.
+
+    Args:
+        model: A transformers model, all frozen.
+        settings: Rank, alpha, targets, dropout.
+        base: What the adapter's files name as their base.
+
+    Raises:
+        ParamError: There are no layers of these names.
+    """
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=_plain(settings.alpha),
+        use_rslora=settings.rslora,
+        lora_dropout=settings.dropout,
+        target_modules=target_names(model, settings),
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base,
+    )
+    use_cache, training = model.config.use_cache, model.training
+    try:
+        adapted = get_peft_model(model, config)
+        adapted.peft_config["default"].base_model_name_or_path = base
+        yield adapted
+    finally:
+        for name, module in list(model.named_modules()):
+            if isinstance(module, BaseTunerLayer):
+                model.set_submodule(name, module.get_base_layer())
+        if hasattr(model, "peft_config"):
+            del model.peft_config
+        model.config.use_cache = use_cache
+        model.train(training)
+
+
+def _plain(number: float) -> float:
+    """A whole number without its point, as files elsewhere have it."""
+    return int(number) if number == int(number) else number
+
+
+def target_names(model: Any, settings: Settings) -> list[str]:
+    """Last parts of the names of the layers that get an adapter.
+
+    Raises:
+        ParamError: There are no layers of these names.
+    """
+    output = model.get_output_embeddings()
+    names = {
+        name.rsplit(".", 1)[-1]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not output
+    }
+    if settings.targets == ALL:
+        return sorted(names)
+    lost = sorted(set(settings.targets) - names)
+    if lost:
+        raise ParamError(
+            "targets", f"'all', or of {', '.join(sorted(names))}", ", ".join(settings.targets)
+        )
+    return sorted(settings.targets)

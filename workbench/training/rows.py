@@ -1,0 +1,252 @@
+"""Training data: rows with a prompt and its answer, read, checked, and told apart into those trained on and those held out.
+
+A row of a JSONL file (or of a list) is one of
+
+* ``{"messages": [...]}``, the last message the assistant's: the answer. Earlier answers in it are context, not trained on;
+* ``{"prompt" or "input" or "messages": ..., "target": ...}``: the target, a text or a number, is the answer;
+
+and may have ``id``, ``group``, ``tools``, ``metadata``, and ``system`` (a system message put first). CSV files, ``hf:`` data
+sets and prompt sets with targets are read as `workbench.prompts` reads them. Every problem is listed, with file and line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from workbench import prompts as prompt_sets
+from workbench.errors import PromptSetError
+from workbench.prompts import PromptSet, checkrows, fileforms, sources
+from workbench.prompts.checkrows import Unreadable, canonical_json, strict_json
+from workbench.training.overlap import fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from workbench.records import Message
+
+_LINES: Final = (".jsonl", ".ndjson")
+_SHARES: Final = 2**32
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One thing to learn.
+
+    Attributes:
+        place: ``file:line``, ``row n`` or an id.
+        messages: What is asked, without the answer.
+        answer: What to say.
+        tools: Handed to the chat template.
+        fingerprint: Of what is asked, see `workbench.training.overlap`.
+        group: Rows of one group are trained on or held out together.
+    """
+
+    place: str
+    messages: tuple[Message, ...]
+    answer: str
+    tools: tuple[dict[str, Any], ...] | None
+    fingerprint: str
+    group: str | None = None
+
+    @property
+    def share(self) -> float:
+        """A number in 0..1 made from the group, or else from what is asked: the same in every file and order."""
+        digest = hashlib.sha256((self.group or self.fingerprint).encode()).digest()
+        return int.from_bytes(digest[:4], "big") / _SHARES
+
+    def content(self) -> str:
+        """The row as text, for hashing and comparing."""
+        return canonical_json([self.messages, self.answer, self.tools, self.group])
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Training rows.
+
+    Attributes:
+        source: File name, or what else named them.
+        examples: At least one, none twice.
+        sha256: Hash of the rows, in their order.
+        file_sha256: Hash of the file, if it is one.
+    """
+
+    source: str
+    examples: tuple[Example, ...]
+    sha256: str
+    file_sha256: str | None
+
+    def split(self, validation: float) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+        """Rows to train on, and rows held out: those with the smallest shares, one at least where a share is asked for.
+
+        Args:
+            validation: Share held out, 0 up to but not including 1.
+        """
+        if not validation or len(self.examples) < 2:
+            return self.examples, ()
+        shares = sorted({e.share for e in self.examples})
+        if len(shares) < 2:  # one group: it cannot be on both sides
+            return self.examples, ()
+        limit = min(max(validation, shares[1]), shares[-1])
+        kept = tuple(e for e in self.examples if e.share >= limit)
+        return kept, tuple(e for e in self.examples if e.share < limit)
+
+
+def read(data: str | Path | PromptSet | Iterable[Any] | Data) -> Data:
+    """Read training rows from a file, a list of row objects, or whatever names a prompt set.
+
+    Raises:
+        PromptSetError: Lists every problem: rows without an answer, rows twice, unreadable lines, no rows.
+    """
+    if isinstance(data, Data):
+        return data
+    if isinstance(data, PromptSet):
+        return _made(data.source, _of_set(data), None)
+    if isinstance(data, str | Path):
+        if str(data).lower().endswith(_LINES) and not str(data).startswith(("hf:", "builtin:")):
+            return _file(data)
+        return _made(str(data), _of_set(prompt_sets.load(data)), None)
+    rows = [(f"row {n}", row) for n, row in enumerate(data, 1)]
+    return _made("rows", _checked(rows), None)
+
+
+def _file(name: str | Path) -> Data:
+    path, problem = sources.find_file(name, None)
+    if path is None:
+        raise PromptSetError("training data", problem)
+    raw = path.read_bytes()
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise PromptSetError(f"{path}:{line}", "not UTF-8 text; save it as UTF-8") from error
+    return _made(str(name), _checked(_lines(path, text)), hashlib.sha256(raw).hexdigest())
+
+
+def _lines(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+    for n, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                yield f"{path}:{n}", strict_json(line)
+            except ValueError as error:
+                yield f"{path}:{n}", Unreadable(str(error))
+
+
+Problem = tuple[str, str]
+"""A place, and what is wrong there."""
+Found = tuple[list[Example], list[Problem]]
+"""Rows, and what is wrong with others."""
+
+
+def _checked(rows: Iterable[tuple[str, Any]]) -> Found:
+    plain: list[tuple[str, Any]] = []
+    for place, row in rows:
+        text = isinstance(row, str)
+        made = Unreadable("a row must be an object, got a text") if text else _plain(row)
+        plain.append((place, made))
+    found, problems = checkrows.check_rows(plain)
+    ids: dict[str, str] = {}
+    named = {place for place, row in plain if isinstance(row, Mapping) and row.get("id")}
+    examples = []
+    for place, row in found:
+        if place in named and row.id in ids:
+            problems.append((place, f"id {row.id!r} is already used at {ids[row.id]}"))
+        ids.setdefault(row.id, place)
+        examples += _example(place, row, problems)
+    problems += _twice(examples)
+    order = {place: n for n, (place, _) in enumerate(plain)}
+    return examples, sorted(problems, key=lambda problem: order[problem[0]])
+
+
+def _plain(row: Any) -> Any:
+    """A row in the fields of a prompt: its ``system`` as the first message, its last answer as the target."""
+    if not isinstance(row, Mapping):
+        return row
+    if _ends_with_answer(row.get("messages")):
+        if row.get("target") is not None:
+            said = (
+                "has a target, and its last message is the assistant's too; leave one of them out"
+            )
+            return Unreadable(said)
+        if row["messages"][-1].get("tool_calls"):
+            said = "the answer is a tool call; write the call as the text that the model should say"
+            return Unreadable(said)
+        row = {key: value for key, value in row.items() if key != "target"}
+    plain = dict(fileforms.from_tuning(row))
+    system = plain.pop("system", None)
+    return plain if system is None else _with_system(plain, system)
+
+
+def _with_system(row: dict[str, Any], system: Any) -> dict[str, Any] | Unreadable:
+    """The row with a system message put first."""
+    asked = next((row[k] for k in checkrows.TEXT_KEYS if row.get(k) is not None), None)
+    if isinstance(asked, str):
+        asked = [{"role": "user", "content": asked}]
+    if not isinstance(system, str) or not isinstance(asked, list):
+        return Unreadable(f"system must be a text before a prompt, got {system!r}")
+    if any(isinstance(m, Mapping) and m.get("role") == "system" for m in asked):
+        return Unreadable("has a system field and a system message; leave one of them out")
+    rest = {k: v for k, v in row.items() if k not in checkrows.TEXT_KEYS}
+    return rest | {"messages": [{"role": "system", "content": system}, *asked]}
+
+
+def _ends_with_answer(messages: Any) -> bool:
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    return isinstance(last, Mapping) and last.get("role") == "assistant"
+
+
+def _of_set(prompts: PromptSet) -> Found:
+    examples: list[Example] = []
+    problems: list[Problem] = []
+    for p in prompts:
+        row = checkrows.Row(p.id, p.messages, p.target, p.metadata, p.group, p.tools, p.vars)
+        examples += _example(repr(p.id), row, problems)
+    return examples, problems + _twice(examples)
+
+
+def _example(place: str, row: checkrows.Row, problems: list[Problem]) -> list[Example]:
+    """The row as an example, or none and what is wrong with it."""
+    asked = fingerprint(row.messages)
+    answer = row.target
+    if isinstance(answer, int | float) and not isinstance(answer, bool):
+        answer = str(answer)
+    if answer is None:
+        problem = "no answer: give a target, or end messages with the assistant's"
+    elif not isinstance(answer, str):
+        problem = (
+            f"the answer must be a text or a number, got {checkrows.kind(answer)}; write it as text"
+        )
+    elif not answer.strip():
+        problem = "the answer is empty"
+    elif asked is None:
+        problem = "no user asks anything in it"
+    else:
+        return [Example(place, row.messages, answer, row.tools, asked, row.group)]
+    problems.append((place, problem))
+    return []
+
+
+def _made(source: str, found: Found, file_sha256: str | None) -> Data:
+    examples, bad = found
+    problems = [f"{place}: {problem}" for place, problem in bad]
+    if not examples and not problems:
+        problems = [f"{source}: no rows"]
+    if problems:
+        raise PromptSetError("training data", problems)
+    text = "".join(f"{example.content()}\n" for example in examples)
+    return Data(source, tuple(examples), hashlib.sha256(text.encode()).hexdigest(), file_sha256)
+
+
+def _twice(examples: Sequence[Example]) -> list[Problem]:
+    """Rows that say the same as an earlier one; the same prompt with another answer is no such row."""
+    first: dict[str, str] = {}
+    problems = []
+    for example in examples:
+        content = example.content()
+        if content in first:
+            problems.append((example.place, f"the same row as {first[content]}"))
+        first.setdefault(content, example.place)
+    return problems

@@ -1,0 +1,346 @@
+"""Training an adapter, from rows to a folder: one call, which goes on where it was killed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from workbench import adapters
+from workbench import prompts as prompt_sets
+from workbench.errors import (
+    AdapterError,
+    EngineUnavailable,
+    ModelError,
+    OutOfMemory,
+    PromptSetError,
+)
+from workbench.prompts import PromptSet
+from workbench.provenance import environment, now_utc
+from workbench.training import card, curve
+from workbench.training.checkpoints import Checkpoints, check_same, locked, look, write_whole
+from workbench.training.overlap import RECORD, check_none
+from workbench.training.rows import Data, read
+from workbench.training.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from workbench.engines.base import EngineInfo
+    from workbench.training.loop import Work
+
+LOSSES: Final = "losses.csv"
+PICTURE: Final = "losses.png"
+README: Final = "README.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """An adapter that was trained.
+
+    Attributes:
+        path: Its folder, which PEFT, ``engine.load_adapter`` and a study's ``adapters`` take.
+        record: ``training.json``: data, settings, base, losses, environment.
+        new: False if it was finished before, so that nothing was done.
+    """
+
+    path: Path
+    record: dict[str, Any]
+    new: bool = True
+
+    @property
+    def losses(self) -> pd.DataFrame:
+        """``losses.csv``: one row per logged step, see `workbench.training.curve.table`."""
+        import pandas as pd  # noqa: PLC0415 - heavy
+
+        return pd.read_csv(self.path / LOSSES)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """The losses as a picture, see `workbench.plots.losses`."""
+        from workbench.plots.losses import losses  # noqa: PLC0415 - heavy
+
+        return losses(self.losses, ax, kept=self.record["result"]["best_step"])
+
+    def describe(self) -> str:
+        """What was trained on what, and how it went, in a few lines."""
+        return card.describe(self.path, self.record)
+
+
+def train(
+    data: str | Path | PromptSet | Iterable[Any],
+    model: Any = "demo",
+    *,
+    out: str | Path,
+    about: str = "",
+    evaluated: Sequence[str | Path | PromptSet] | str | Path | PromptSet = (),
+    device: str = "auto",
+    kernel: str = "auto",
+    progress: bool = True,
+    say: Callable[[str], None] | None = None,
+    **settings: Any,
+) -> Trained:
+    """Train a LoRA adapter: the base model stays as it is, and the loss counts the answers' tokens alone.
+
+    The same call goes on from the last checkpoint if it was interrupted, and does nothing if the adapter is finished.
+
+    Args:
+        data: Rows with a prompt and its answer: a JSONL file, a list of row objects, or what names a prompt set with
+            targets, see `workbench.training.rows`. In a conversation the last answer is trained on.
+        model: "demo", a folder with a checkpoint, a Hugging Face id, or a local engine, whose model is then used and
+            afterwards as it was.
+        out: Folder of the adapter, new or empty.
+        about: What it is trained to do, in your words; for its card.
+        evaluated: Prompt sets that it will be judged on; a training row that asks what one of them asks is refused.
+        device: "auto", "cpu" or "cuda".
+        kernel: "auto", "int4", "fp32" or "bf16".
+        progress: Show a progress bar.
+        say: Told in one line what is going on; to standard error by default.
+        settings: See `workbench.training.Settings`: rank, alpha, learning_rate, epochs, ...
+
+    Raises:
+        ParamError: A setting is out of range.
+        PromptSetError: The data cannot be used, or overlap with an evaluated set.
+        AdapterError: The folder holds something else, or the loss went out of bounds.
+        ModelError, EngineError: The model cannot be loaded, or memory does not suffice.
+    """
+    tell = say or _to_stderr
+    wanted = Settings.of(settings)
+    rows = read(data)
+    unseen = check_none(
+        {e.place: e.fingerprint for e in rows.examples}, _sets(evaluated), rows.source
+    )
+    folder = Path(out).expanduser()
+    look(folder)
+    base = _weight_hash(model, progress=progress)
+    identity = {"base": base, "data": rows.sha256, "settings": wanted.to_dict()}
+    with locked(folder):
+        record = look(folder)
+        if (
+            record is not None
+            and record["status"] != "finished"
+            and not Checkpoints(folder).sealed()
+        ):
+            record = None  # begun, and nothing to lose
+        if record is not None:
+            check_same(folder, record["identity"], identity)
+        if record is None or record["status"] != "finished":
+            loaded = _opened(model, device, kernel, progress=progress)
+            start = {"about": about, "identity": identity, "evaluated": unseen}
+            task = _Task(folder, rows, wanted, loaded, start, tell)
+            return Trained(folder, task.run(record, progress=progress))
+        Checkpoints(folder).remove()
+    tell(f"{folder}: finished {record['ended_utc']}; nothing to do")
+    return Trained(folder, record, new=False)
+
+
+def _to_stderr(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def _sets(evaluated: Any) -> list[PromptSet]:
+    single = isinstance(evaluated, str | Path | PromptSet)
+    return [prompt_sets.load(named) for named in ([evaluated] if single else evaluated)]
+
+
+def _weight_hash(model: Any, *, progress: bool) -> str | None:
+    """Hash of the base model's weights, without loading them."""
+    info: EngineInfo | None = getattr(model, "info", None)
+    if info is not None:
+        return info.weight_hash
+    from workbench.engines.local import demo_model  # noqa: PLC0415 - heavy
+    from workbench.engines.local.checkpoint import open_checkpoint, weight_hash  # noqa: PLC0415
+
+    path = demo_model.ensure(progress=progress) if str(model) == "demo" else model
+    memo = demo_model.cache_dir() / "weight-hashes.json"
+    return weight_hash(open_checkpoint(path).files, memo)
+
+
+def _opened(model: Any, device: str, kernel: str, *, progress: bool) -> Any:
+    """The model to train on: ``model``, ``tokenizer``, ``info`` and ``eos_token_ids``."""
+    from workbench.engines.local.engine import LocalEngine  # noqa: PLC0415 - heavy
+    from workbench.engines.local.loader import load  # noqa: PLC0415
+
+    if isinstance(model, str | Path):
+        return load(model, device=device, kernel=kernel, progress=progress)
+    if not isinstance(model, LocalEngine):
+        raise ModelError(f"model must be a name, a folder, or a local engine, got {model!r}")
+    if model.adapters:
+        names = ", ".join(model.adapters)
+        raise AdapterError(f"the engine has adapters ({names}); unload them before training")
+    return model._model  # noqa: SLF001 - an engine has no public name for it
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One training: what, where, with which model."""
+
+    folder: Path
+    data: Data
+    settings: Settings
+    loaded: Any
+    start: dict[str, Any]
+    tell: Callable[[str], None]
+
+    def run(self, record: dict[str, Any] | None, *, progress: bool) -> dict[str, Any]:
+        """Train, or go on, and write the adapter's folder; returns its record."""
+        from workbench.training.apart import target_names  # noqa: PLC0415 - heavy
+
+        info = self.loaded.info
+        if info.device.startswith("cuda") and info.device not in ("cuda", "cuda:0"):
+            raise EngineUnavailable(
+                f"training runs on the first GPU it sees, not on {info.device}: set CUDA_VISIBLE_DEVICES to choose one"
+            )
+        target_names(self.loaded.model, self.settings)
+        work, counts = self._work()
+        record = self._begin(record, counts)
+        checkpoints = Checkpoints(self.folder)
+        history = checkpoints.history()
+        if not curve.is_over(history, work.n_steps, self.settings.patience):
+            if history:
+                done = max(int(entry["step"]) for entry in history)
+                self.tell(f"{self.folder}: going on after step {done} of {work.n_steps}")
+            history = self._train(work, checkpoints, progress=progress)
+        return self._finish(record, work, checkpoints, history)
+
+    def _work(self) -> tuple[Work, dict[str, int]]:
+        """The rows as tokens, told apart; and how many they are."""
+        from workbench.training.loop import Work  # noqa: PLC0415 - heavy
+        from workbench.training.tokens import Encoder, encode  # noqa: PLC0415
+
+        loaded, settings = self.loaded, self.settings
+        encoder = Encoder(loaded.tokenizer, loaded.eos_token_ids)
+        limit = min(settings.max_length, loaded.info.context_length)
+        rows, held_out = self.data.split(settings.validation)
+        made, long = encode(rows, encoder, limit)
+        measured, long_too = encode(held_out, encoder, limit)
+        long += long_too
+        if long and not settings.skip_long:
+            raise PromptSetError(
+                f"{self.data.source}: {len(long)} of {len(self.data.examples)} rows are longer than {limit} tokens; "
+                "raise max_length, shorten them, or leave them out with skip_long",
+                long,
+            )
+        if not made:
+            raise PromptSetError(self.data.source, f"no row to train on has at most {limit} tokens")
+        counts = {
+            "n_rows": len(self.data.examples),
+            "n_train": len(made),
+            "n_validation": len(measured),
+            "n_left_out": len(long),
+            "n_answer_tokens": sum(row.n_answer for row in made),
+            "n_tokens": sum(len(row.ids) for row in made),
+        }
+        pad = loaded.tokenizer.pad_token_id
+        return Work(
+            made, measured, settings, loaded.eos_token_ids[0] if pad is None else pad
+        ), counts
+
+    def _begin(self, record: dict[str, Any] | None, counts: dict[str, int]) -> dict[str, Any]:
+        """The record of a training under way, written before its first step."""
+        info = self.loaded.info
+        data = {"source": self.data.source, "file_sha256": self.data.file_sha256}
+        begun = {
+            "format": card.FORMAT,
+            "status": "running",
+            **self.start,
+            "started_utc": now_utc() if record is None else record["started_utc"],
+            "ended_utc": None,
+            "data": data | {"sha256": self.data.sha256} | counts,
+            "settings": self.settings.to_dict(),
+            "base": card.base(info),
+            "prompt_hashes": sorted({e.fingerprint for e in self.data.examples}),
+            "environment": environment(),
+        }
+        self._write(begun)
+        left = f", {counts['n_left_out']} too long" if counts["n_left_out"] else ""
+        self.tell(
+            f"{self.data.source}: {counts['n_train']} rows to train on, {counts['n_validation']} held out{left}; "
+            f"base {info.model} ({info.kernel} on {info.device})"
+        )
+        return begun
+
+    def _write(self, record: dict[str, Any]) -> None:
+        write_whole(self.folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+    def _train(
+        self, work: Work, checkpoints: Checkpoints, *, progress: bool
+    ) -> list[dict[str, Any]]:
+        from tqdm.auto import tqdm  # noqa: PLC0415 - as below
+
+        from workbench.engines.local.engine import is_out_of_memory  # noqa: PLC0415 - heavy
+        from workbench.training import loop  # noqa: PLC0415
+        from workbench.training.apart import apart, with_lora  # noqa: PLC0415
+
+        bar = tqdm(total=work.n_steps, desc="Training", unit="step", disable=not progress)
+        checkpoints.clean()
+        try:
+            with (
+                bar,
+                apart(self.settings.seed),
+                with_lora(self.loaded.model, self.settings, self.loaded.info.model) as model,
+            ):
+                return loop.train(model, work, checkpoints, bar)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            longest = max(len(row.ids) for row in work.rows)
+            raise OutOfMemory(
+                f"memory ran out with batch_size {self.settings.batch_size} and rows of up to {longest} tokens; "
+                "lower batch_size or max_length"
+            ) from error
+
+    def _finish(
+        self,
+        record: dict[str, Any],
+        work: Work,
+        checkpoints: Checkpoints,
+        history: list[dict[str, Any]],
+    ) -> dict[str, Any]:
+        """Write adapter, losses, picture, card and record; the record says that all are there, so it comes last."""
+        step = curve.best_step(history)
+        _copy_adapter(checkpoints.at(step), self.folder)
+        losses = curve.table(history, len(work.rows), self.settings.batch_size)
+        write_whole(self.folder / LOSSES, losses.to_csv(index=False))
+        _draw(losses, step, self.folder / PICTURE)
+        file = adapters.read(self.folder)
+        record |= {
+            "status": "finished",
+            "ended_utc": now_utc(),
+            "result": card.result(losses, step, work.n_steps),
+            "adapter": {
+                "sha256": file.sha256,
+                "n_parameters": file.n_parameters,
+                "n_bytes": file.n_bytes,
+                "targets": list(file.targets),
+            },
+        }
+        write_whole(self.folder / README, card.readme(self.folder.name, record))
+        self._write(record)
+        checkpoints.remove()
+        return record
+
+
+def _copy_adapter(checkpoint: Path, folder: Path) -> None:
+    """PEFT's two files out of a checkpoint, the lists of the configuration in one order."""
+    config = json.loads((checkpoint / adapters.CONFIG).read_text(encoding="utf-8"))
+    config["target_modules"] = sorted(config["target_modules"])
+    write_whole(folder / adapters.CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    temporary = folder / f".{adapters.WEIGHTS}.tmp"
+    shutil.copyfile(checkpoint / adapters.WEIGHTS, temporary)
+    temporary.replace(folder / adapters.WEIGHTS)
+
+
+def _draw(losses: pd.DataFrame, step: int, path: Path) -> None:
+    from matplotlib.figure import Figure  # noqa: PLC0415 - heavy
+
+    from workbench.plots.losses import losses as draw  # noqa: PLC0415 - imports matplotlib
+
+    figure = Figure(figsize=(7.5, 3.6), layout="constrained")
+    draw(losses, figure.subplots(), kept=step)
+    figure.savefig(path, dpi=150)
