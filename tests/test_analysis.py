@@ -224,6 +224,27 @@ def test_rates_are_over_answers_that_did_not_break():
     assert np.isnan(analysis.summary(lean, scores, None, make_cells("a"))["loop_rate"].iloc[0])
 
 
+def test_lengths_that_nobody_counted_are_unknown():
+    """An answer has a token at least, its end: 0 says that they were not counted (answers made elsewhere)."""
+    generations, scores = make_rows({"a": [1, 0], "b": [1, 0]})
+    generations.loc[generations["cell_id"] == "a", "n_output_tokens"] = 0
+    cells = make_cells("a", "b")
+    out = analysis.summary(generations, scores, None, cells, primary="numeric")
+    assert out["n_output_tokens_mean"].isna().tolist() == [True, False]
+    assert analysis.tokens_of(generations).tolist() == pytest.approx(
+        [np.nan, np.nan, 10, 10], nan_ok=True
+    )
+
+
+def test_a_summary_remembers_its_level():
+    """Whoever draws its intervals must know what they are."""
+    generations, scores = make_rows({"a": [1, 0], "b": [1, 0]})
+    cells = make_cells("a", "b")
+    for level in (0.95, 0.8):
+        out = analysis.summary(generations, scores, None, cells, primary="numeric", level=level)
+        assert (out.attrs["level"], out.attrs["baseline"]) == (level, "a")
+
+
 def test_groups_widen_the_intervals():
     """Prompts of one group are one piece of evidence."""
     generations, scores = make_rows({"a": [1, 1, 1, 0, 0, 0] * 4})
@@ -292,7 +313,8 @@ def test_words_name_a_real_winner():
         "p < 0.001 with all comparisons counted (Holm).\n"
         "Against the baseline, of 2: 1 better, 1 worse, 0 not distinguishable.\n"
         "The best of 3 may look better than it is, being picked by this very score; only held-out prompts tell its true quality.\n"
-        "Its median answer takes 150 ms, the baseline's 100 ms (+50 %). Fastest: cell a, 100 ms at 50.0 %. "
+        "Its median answer takes 150 ms, the baseline's 100 ms; on the same prompt and round +50 ms (95 % interval +50 to +50, "
+        "24 pairs), slower beyond chance. Fastest: cell a, 100 ms at 50.0 %. "
         "n too small for p90 (it needs 64 requests a cell).\n"
         "Rows: 120 scored, 0 failed."
     )

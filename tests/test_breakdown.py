@@ -41,6 +41,17 @@ def test_a_cell_without_answers_has_no_lengths():
     assert np.isnan([row["p50"], row["mean"], row["stop"]]).all()
 
 
+def test_lengths_that_nobody_counted_are_unknown():
+    """Answers made elsewhere end somehow, and have no known length."""
+    run = make_run({"temperature": [0.3, 0.9]}, 4, 1)
+    first = run.generations["cell_id"].eq(run.cells["cell_id"][0])
+    run.generations.loc[first, "n_output_tokens"] = 0
+    one, two = breakdown.lengths(run).to_dict("records")
+    assert np.isnan([one["p05"], one["p50"], one["mean"]]).all()
+    assert (one["n"], one["stop"] + one["length"]) == (4, 1)
+    assert two["mean"] == run.generations.loc[~first, "n_output_tokens"].mean()
+
+
 def test_latency_parts_add_up():
     """First token and the rest make the median of the whole, which is the summary's."""
     run = make_run(n_prompts=12)

@@ -18,6 +18,7 @@ from commands import Command, Done, workbench
 from studies import N_CELLS, N_PROMPTS, N_ROWS, N_TIMED, Stopping, study_file
 
 from workbench import api, cli, demo
+from workbench.cli.base import ORDER
 from workbench.engines.scripted import ScriptedEngine
 from workbench.errors import EngineError
 from workbench.study import Study
@@ -105,7 +106,7 @@ def test_json_is_all_there_is(workbench: Command, tmp_path: Path) -> None:
     value = done.json
     assert value["run_id"] == run.id
     assert value["status"] == "finished"
-    assert value["answer"] == run.answer().splitlines()
+    assert value["answer"] == run.answer(width=None).splitlines()
     assert value["files"].keys() == {"table", "picture", "record"}
     assert [cell["label"] for cell in value["cells"]] == run.cells["label"].tolist()
     assert value["baseline"] == run.manifest["baseline"]
@@ -233,7 +234,7 @@ def test_every_problem_of_a_study_is_listed(workbench: Command, tmp_path: Path) 
     assert done.err == (
         "workbench: bad.yaml: 4 problems\n"
         f"  - line {line}: scorers[0]: unknown scorer 'numerc', did you mean 'numeric'?\n"
-        f"  - line {line + 1}: scorers[1]: scorer contains: unknown option 'x'; known: mode, forbid, ignore_case, words\n"
+        f"  - line {line + 1}: scorers[1]: scorer contains: unknown option 'x'; known: mode, forbid, ignore_case, words, compounds, settled, echo\n"
         "  - bad.jsonl:1: needs exactly one of messages, prompt, input; has none of them\n"
         "  - bad.jsonl:2: the prompt is empty\n"
     )
@@ -323,7 +324,9 @@ def test_every_command_explains_itself(workbench: Command, command: str) -> None
     assert max(map(len, done.out.splitlines())) <= 80
     overview = workbench("--help").out
     assert re.search(rf"^  {command} +[A-Z][^.]+\.$", overview, re.MULTILINE)
-    assert set(re.findall(r"^  (\w+) {2,}[A-Z]", overview, re.MULTILINE)) == set(COMMANDS)
+    named = re.findall(r"^  (\w+) {2,}[A-Z]", overview, re.MULTILINE)
+    assert set(COMMANDS) <= set(named)
+    assert named == sorted(named, key=ORDER.index)
 
 
 # The others
@@ -360,7 +363,7 @@ def test_latency_of_one_cell(workbench: Command, tmp_path: Path) -> None:
     run = api.open_run("latest")
     done = workbench("latency", "latest", "--cell", "greedy", "--rounds", 2, "--prompts", 3)
     assert done.code == 0
-    assert f"{run.path}: 6 requests timed, 0 before" in done.err
+    assert f"{run.path}: 6 requests timed; " in done.err
     assert "6 of 6 rows token-identical (100.0%)" in done.err
     assert set(api.Run(run.path).latency["cell_id"]) == {run.cell_id("greedy")}
     assert (run.path / api.PLOT).is_file()

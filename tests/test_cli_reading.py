@@ -59,6 +59,34 @@ def test_score_adds_scores(workbench: Command, results: Path) -> None:
     assert by_cell == pytest.approx(means.to_dict())
 
 
+def test_score_says_what_another_scorer_found(workbench: Command, results: Path) -> None:
+    """Without --primary the table stays, and the new scorer's mean and the way to its table are told."""
+    done = workbench("score", "latest", "--scorers", "exact")
+    exact = run_in(results).scores.query("scorer == 'exact'")["value"]
+    assert done.err == (
+        f"exact: {100 * exact.mean():.1f} % on average, {N_ROWS} answers; the table is by numeric, see --primary exact\n"
+    )
+    assert "; quality by numeric" in done.out
+    assert " scored by numeric, " in done.out
+    assert done.code == 0
+    other = workbench("score", "latest", "--scorers", "exact", "--primary", "exact")
+    assert (other.code, other.err) == (0, "")
+    assert "; quality by exact" in other.out
+
+
+@pytest.mark.usefixtures("results")
+def test_score_returns_3_where_something_has_no_score(workbench: Command) -> None:
+    """As run does: a scorer that breaks on every answer, primary or not."""
+    Path("own.py").write_text("def broken(text, prompt):\n    return text.nope\n", "utf-8")
+    done = workbench("score", "latest", "--scorers", "own.py:broken")
+    assert done.code == 3
+    assert "broken: no answer scored; the table is by numeric, see --primary broken\n" in done.err
+    assert (
+        workbench("score", "latest", "--scorers", "own.py:broken", "--primary", "broken").code == 3
+    )
+    assert workbench("score", "latest", "--scorers", "exact", "--primary", "exact", "-q").code == 0
+
+
 def test_score_without_names_uses_the_studys(workbench: Command, results: Path) -> None:
     """The run's own scorers judge again; nothing else changes."""
     before = run_in(results).scores
@@ -180,6 +208,37 @@ def test_export_writes_every_form(workbench: Command, form: str) -> None:
 
 
 @pytest.mark.usefixtures("results")
+def test_export_takes_the_format_from_the_ending(workbench: Command) -> None:
+    """By its ending a file is JSON lines, parquet Parquet, no ending CSV; an unknown one is refused; --format is stronger."""
+    for name, head in (
+        ("a.jsonl", b"{"),
+        ("a.parquet", b"PAR1"),
+        ("a.md", b"**small**"),
+        ("a", b"run_id,"),
+    ):
+        assert workbench("export", "latest", "--to", name).code == 0
+        assert Path(name).read_bytes().startswith(head)
+    assert workbench("export", "latest", "--to", "b.txt", "--format", "jsonl").code == 0
+    done = workbench("export", "latest", "--to", "rows.xlsx")
+    assert done.code == 2
+    assert "no format is known by the ending of rows.xlsx; say --format, one of csv, " in done.err
+    assert not Path("rows.xlsx").exists()
+
+
+def test_export_of_an_unfinished_run_says_so(workbench: Command, results: Path) -> None:
+    """The head of the Markdown table tells how many rows were run."""
+    path = run_in(results).path / "manifest.json"
+    manifest = json.loads(path.read_text("utf-8"))
+    manifest["n_rows"] = 60
+    path.write_text(json.dumps(manifest), "utf-8")
+    assert workbench("export", "latest", "--to", "a.md").code == 0
+    first = Path("a.md").read_text("utf-8").splitlines()[0]
+    assert first.endswith(f"; not complete: {N_ROWS} of 60 rows were run")
+    done = workbench("summary", "latest")
+    assert "This run is not complete: 6 of 60 rows were not run." in " ".join(done.out.split())
+
+
+@pytest.mark.usefixtures("results")
 def test_export_rows_read_back(workbench: Command) -> None:
     """A CSV has a row per answer, with its score."""
     workbench("export", "latest", "--to", "rows.csv")
@@ -286,6 +345,59 @@ def test_errors_are_json_where_json_is_asked_for(workbench: Command, tmp_path: P
     assert done.err.startswith("workbench: bad.yaml: 3 problems")
     missing = workbench("summary", "latest", "--json")
     assert missing.json["error"] == "no run 'latest': there are no runs under results"
+
+
+def test_wrong_usage_is_json_too(workbench: Command) -> None:
+    """A missing argument, an unknown option, a wrong value: exit 2, and the message as JSON."""
+    for arguments, said in (
+        (("summary", "--json"), "Missing argument 'RUN'"),
+        (("summary", "latest", "--nope", "--json"), "--nope"),
+        (("report", "latest", "--seed", "-1", "--json"), "--seed"),
+        (("import", "x.csv", "--json"), "say where to write the prompts: --to FILE.jsonl"),
+        (("nope", "--json"), "nope"),
+    ):
+        done = workbench(*arguments)
+        assert (done.code, done.json["kind"]) == (2, "UsageError")
+        assert said in done.json["error"]
+    assert workbench("summary").out == ""
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_reader_that_stops_is_no_error(results: Path, options: list[str]) -> None:
+    """``workbench summary R | head -1`` returns 0 and says nothing on standard error."""
+    process = subprocess.Popen(
+        [PROGRAM, "summary", "latest", *options],
+        cwd=results.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 0
+
+
+def test_a_folder_that_is_no_run_and_the_name_of_a_study(workbench: Command, results: Path) -> None:
+    """A folder without a run is called that; a study's name opens its newest run."""
+    Path("norun").mkdir()
+    done = workbench("summary", "norun")
+    assert done.code == 1
+    assert done.err == (
+        "workbench: norun: no run in this folder (no manifest.json, and none in its folders)\n"
+    )
+    assert workbench("summary", "small", "--json").json["run_id"] == run_in(results).id
+
+
+def test_a_scorer_that_cannot_be_called_is_no_good_study(
+    workbench: Command, tmp_path: Path
+) -> None:
+    """A function with other parameters is found before anything runs."""
+    Path("own.py").write_text("def short(answer):\n    return 1\n", "utf-8")
+    done = workbench("validate", study_file(tmp_path, scorers=["own.py:short"]))
+    assert done.code == 1
+    assert "scorer short: it is called with (text, prompt), and takes (answer)" in done.err
 
 
 def test_ls_leaves_out_what_is_no_run(workbench: Command, results: Path) -> None:

@@ -51,8 +51,8 @@ def test_a_planted_effect_comes_back():
     assert table[["diff_lo", "diff_hi"]].isna().all().all()  # no prompt differs from another
 
 
-def test_a_greedy_cell_counts_at_every_top_k():
-    """Worked by hand: two temperatures by two top_k, of which greedy ran once."""
+def test_greedy_stands_for_every_top_k_and_says_nothing_about_it():
+    """Worked by hand: greedy, run once, is a temperature like the others, and does not water the effect of top_k down."""
     quality = {(0.0, None): 0.8, (0.7, 5): 0.6, (0.7, 50): 0.2}
     run = make_run(
         {"temperature": [0, 0.7], "top_k": [5, 50]},
@@ -63,8 +63,10 @@ def test_a_greedy_cell_counts_at_every_top_k():
     )
     table = effects.main_effects(run)
     np.testing.assert_allclose(of(table, "temperature")["mean"], [0.8, 0.4])
-    np.testing.assert_allclose(of(table, "top_k")["mean"], [0.7, 0.5])
-    assert list(of(table, "top_k")["n_cells"]) == [2, 2]
+    np.testing.assert_allclose(of(table, "top_k")["mean"], [0.6, 0.2])
+    assert list(of(table, "top_k")["n_cells"]) == [1, 1]
+    assert of(table, "top_k")["sampled"].all()
+    assert not of(table, "temperature")["sampled"].any()
 
 
 @given(st.data())
@@ -141,6 +143,79 @@ def test_levels_that_one_cell_stands_for_have_no_effect_to_show():
     assert (part["n_used"] == 0).all()
 
 
+GRID_OF_8 = [
+    {"temperature": t, "top_k": k, "repetition_penalty": r}
+    for t in (0.5, 0.9)
+    for k in (20, 50)
+    for r in (1.0, 1.1)
+]
+
+
+def test_a_cell_beside_the_grid_takes_nothing_from_it():
+    """A baseline with settings of its own: its levels are left out, the grid's effects are those of the grid alone."""
+    odd = {"temperature": 0.3, "top_k": 5, "repetition_penalty": 1.2}
+    run = make_run([*GRID_OF_8, odd], 12, 1, baseline=odd)
+    table = effects.main_effects(run, n_boot=50)
+    grid = run.summary()[lambda rows: rows["temperature"].gt(0.4)]
+    for name, level in (("temperature", "0.3"), ("top_k", "5"), ("repetition_penalty", "1.2")):
+        part = of(table, name)
+        assert part["left_out"].to_dict() == {text: text == level for text in part.index}
+        assert np.isnan(part.loc[level, "mean"])
+        expected = grid.fillna({"repetition_penalty": 1.0}).groupby(name)["quality"].mean()
+        np.testing.assert_allclose(part["mean"].dropna(), expected)
+        assert (part["n_used"] == 4).all()
+        assert (part["n_others"] == 4).all()
+
+
+def test_a_greedy_baseline_beside_the_grid_takes_nothing_from_it():
+    """A greedy cell without penalty beside a grid with two penalties: temperature and penalty keep their effects."""
+    rows = [{**row, "repetition_penalty": 1.05} for row in GRID_OF_8[::2]]
+    rows += [row for row in GRID_OF_8 if row["repetition_penalty"] == 1.1]
+    table = effects.main_effects(make_run([*rows, {"temperature": 0}], 12, 1), n_boot=50)
+    assert of(table, "temperature")["left_out"].tolist() == [True, False, False]
+    assert of(table, "repetition_penalty")["left_out"].tolist() == [True, False, False]
+    assert table.groupby("setting")["mean"].count().to_dict() == {
+        "temperature": 2,
+        "top_k": 2,
+        "repetition_penalty": 2,
+    }
+
+
+def failing(n: int = 40):
+    """Two cells with the same answers, half of them right; at 0.7 fifteen of the wrong ones failed."""
+    run = make_run({"temperature": [0.3, 0.7]}, n, 1)
+    number = run.scores["prompt_id"].str.slice(4).astype(int)
+    run.scores["value"] = (number % 2).astype(float)
+    lost = run.scores["cell_id"].eq(run.cells["cell_id"][1]) & (number % 2 == 0) & (number < 30)
+    run.scores.loc[lost, "value"] = np.nan
+    run.generations.loc[lost.to_numpy(), "finish_reason"] = "error"
+    return run
+
+
+def test_failed_rows_make_no_effect():
+    """Equal answers are equal, however many of the wrong ones failed at one level: both are over the prompts scored at both."""
+    run = failing()
+    assert run.summary()["quality"].tolist() == [0.5, 0.8]
+    table = effects.main_effects(run)
+    np.testing.assert_allclose(table["mean"], 0.8)
+    np.testing.assert_allclose(table["diff"], 0, atol=1e-12)
+    assert not (table["diff_lo"] > 0).any()
+    assert table[["n_fewest", "n_most", "n_asked"]].iloc[0].tolist() == [25, 25, 40]
+
+
+def test_failed_rows_take_their_prompts_from_one_combination_only():
+    """What failed with top_k 5 is left out there at both temperatures, and stays in with top_k 50."""
+    run = make_run({"temperature": [0.3, 0.9], "top_k": [5, 50]}, 20, 1)
+    cell = run.cells["cell_id"][0]
+    lost = run.scores["cell_id"].eq(cell) & run.scores["prompt_id"].lt("sum-008")
+    run.scores.loc[lost, "value"] = np.nan
+    part = of(effects.main_effects(run, n_boot=20), "temperature")
+    assert part[["n_fewest", "n_most"]].to_numpy().tolist() == [[12, 20]] * 2
+    scores = run.scores.merge(run.cells[["cell_id", "temperature", "top_k"]], on="cell_id")
+    kept = scores[scores["top_k"].eq(50) | scores["prompt_id"].ge("sum-008")]
+    np.testing.assert_allclose(part["mean"], kept.groupby("temperature")["value"].mean())
+
+
 @pytest.mark.parametrize(
     "value", ["truncated_rate", "n_output_tokens_mean", "e2el_ms_p50", "p_on_front"]
 )
@@ -183,112 +258,64 @@ def test_no_interaction_means_parallel_lines():
         index="a_text", columns="b_text", values="mean"
     )
     np.testing.assert_allclose(table["0.3"] - table["1"], 0.15)
+    full = effects.interaction(run, "top_k", "temperature")
+    np.testing.assert_allclose(full["extra"], 0, atol=1e-12)
 
 
-# -------------------------------------------------------------------------------------------------- squares
-
-
-def test_squares_match_a_plain_average():
-    """On a grid without greedy each square is the mean of its cells."""
+def test_a_planted_interaction_comes_back():
+    """Twelve points for one pair: a quarter of them is left there when both settings' own effects are taken away."""
     run = make_run(
-        {"temperature": [0.4, 0.8], "top_k": [5, 50], "repetition_penalty": [1.0, 1.1]}, 15
+        {"temperature": [0.3, 1.0], "top_k": [5, 50]},
+        30,
+        1,
+        right=lambda c: additive(c) + 0.12 * (c.params.temperature == 1 and c.params.top_k == 50),
+        exact=True,
     )
-    shown = effects.squares(run, "top_k", "temperature")
-    expected = run.summary().groupby(["temperature", "top_k"])["quality"].mean()
-    np.testing.assert_allclose(shown.table["value"], expected)
-    assert (shown.x_texts, shown.y_texts) == (("5", "50"), ("0.4", "0.8"))
-    assert shown.averaged == {"repetition_penalty": ("off", "1.1")}
-    assert shown.balanced
-    assert shown.table["best"].sum() == 1
-    assert shown.table.loc[shown.table["best"], "value"].item() == expected.max()
-    assert shown.n_prompts == 15
-
-
-def test_a_fixed_setting_leaves_single_cells_with_their_own_intervals():
-    """With the third setting held, squares are cells, and their intervals the summary's."""
-    run = make_run(n_prompts=20)
-    shown = effects.squares(run, "top_k", "temperature", where={"repetition_penalty": 1.0})
-    assert shown.fixed == {"repetition_penalty": "off"}
-    assert shown.averaged == {}
-    table = run.summary().set_index("cell_id")
-    for row in shown.table.to_dict("records"):
-        (cell,) = row["cells"]
-        assert row["value"] == pytest.approx(table.loc[cell, "quality"])
-        assert row["lo"] == pytest.approx(table.loc[cell, "quality_lo"])
-        assert row["hi"] == pytest.approx(table.loc[cell, "quality_hi"])
-
-
-def test_cells_that_answered_alike_have_the_interval_of_one():
-    """A square over two cells with the same scores shows the bounds that the table shows for both."""
-    run = make_run(
-        {"temperature": [0.4, 0.8], "top_k": [5, 50], "repetition_penalty": [1.0, 1.1]}, 20, 1
+    luck = np.random.default_rng(3).normal(0, 0.02, len(run.scores))
+    run.scores["value"] += luck - luck.mean()
+    table = effects.interaction(run, "temperature", "top_k").set_index(["a", "b"])
+    mean = table["mean"]
+    apart = mean[1.0, 50.0] - mean[1.0, 5.0] - mean[0.3, 50.0] + mean[0.3, 5.0]
+    assert (
+        table.loc[(1.0, 50.0), "extra"] == pytest.approx(apart / 4) == pytest.approx(0.03, abs=0.01)
     )
-    first, second = run.cells.loc[
-        run.cells["temperature"].eq(0.4) & run.cells["top_k"].eq(5), "cell_id"
-    ]
-    scores = run.scores.set_index(["cell_id", "prompt_id"])["value"]
-    same = run.scores["cell_id"] == second
-    run.scores.loc[same, "value"] = scores[first].loc[run.scores.loc[same, "prompt_id"]].to_numpy()
-    table = run.summary().set_index("cell_id")
-    shown = effects.squares(run, "top_k", "temperature").table
-    assert shown["n_cells"].tolist() == [2, 2, 2, 2]
-    alike = shown["cells"].map(set) == {first, second}
-    bounds = ["quality_lo", "quality_hi"]
-    np.testing.assert_allclose(shown.loc[alike, ["lo", "hi"]], [table.loc[first, bounds]])
-    other = shown[~alike].iloc[0]
-    own = table.loc[list(other["cells"])]
-    assert other["hi"] - other["lo"] < (own["quality_hi"] - own["quality_lo"]).max()
+    for pair, row in table.iterrows():
+        sign = 1 if pair in {(1.0, 50.0), (0.3, 5.0)} else -1
+        assert row["extra"] == pytest.approx(sign * apart / 4)
+        assert row["extra_lo"] < row["extra"] < row["extra_hi"]
+        assert not row["extra_lo"] <= 0 <= row["extra_hi"]  # far beyond chance
 
 
-def test_squares_that_were_not_run_are_told_from_those_without_a_value():
-    """Missing pairs, unscored cells and the baseline are marked."""
-    rows = [
-        {"temperature": 0.3, "top_k": 5},
-        {"temperature": 0.3, "top_k": 50},
-        {"temperature": 0.9, "top_k": 5},
-    ]
-    run = make_run(rows, 8, 1, baseline={"temperature": 0.3, "top_k": 50})
-    lost = run.cells.loc[run.cells["temperature"] == 0.9, "cell_id"].item()
-    run.scores.loc[run.scores["cell_id"] == lost, "value"] = np.nan
-    table = effects.squares(run).table.set_index(["y_text", "x_text"])
-    assert table.loc[("0.9", "50"), "state"] == "not run"
-    assert table.loc[("0.9", "5"), "state"] == "no value"
-    assert table.loc[("0.3", "5"), "state"] == "value"
-    assert table.index[table["baseline"]].to_list() == [("0.3", "50")]
+def test_the_interaction_of_a_table_is_its_double_residual():
+    """On a full table: the mean minus its row's and its column's, plus the mean of all."""
+    run = make_run({"temperature": [0.4, 0.8, 1.2], "top_k": [5, 20, 50]}, 15)
+    table = effects.interaction(run, "temperature", "top_k").pivot_table(
+        index="a", columns="b", values=["mean", "extra"]
+    )
+    mean = table["mean"].to_numpy()
+    expected = mean - mean.mean(0) - mean.mean(1, keepdims=True) + mean.mean()
+    np.testing.assert_allclose(table["extra"], expected, atol=1e-12)
 
 
-def test_unbalanced_squares_say_so():
-    """If no combination of the rest is complete, squares average what they have and the result is marked."""
-    rows = [
-        {"temperature": 0.3, "top_k": 5, "repetition_penalty": 1.1},
-        {"temperature": 0.9, "top_k": 5},
-        {"temperature": 0.3, "top_k": 50},
-        {"temperature": 0.9, "top_k": 50, "repetition_penalty": 1.1},
-    ]
-    shown = effects.squares(make_run(rows, 6, 1), "top_k", "temperature")
-    assert not shown.balanced
-    assert shown.table["state"].eq("value").all()
-    assert (shown.n_used, shown.n_others) == (0, 2)
+def test_an_interaction_that_cannot_be_told_is_unknown():
+    """Three of four pairs always add up from two effects; of five of six, one pair stands alone in its row."""
+    rows = [(0.3, 5), (0.3, 50), (0.9, 5)]
+    three = make_run([{"temperature": t, "top_k": k} for t, k in rows], 6, 1)
+    assert effects.interaction(three, "temperature", "top_k")["extra"].isna().all()
+    rows = [(0.3, 5), (0.3, 50), (0.9, 5), (0.9, 50), (1.2, 5)]
+    five = make_run([{"temperature": t, "top_k": k} for t, k in rows], 6, 1)
+    table = effects.interaction(five, "temperature", "top_k").set_index(["a", "b"])["extra"]
+    assert table.isna().to_dict() == {pair: pair == (1.2, 5.0) for pair in table.index}
 
 
-def test_less_is_better_for_times_and_nothing_for_lengths():
-    """The best square of a latency is the lowest; output length has none."""
-    run = make_run(n_prompts=10)
-    times = effects.squares(run, value="e2el_ms_p50").table
-    assert times.loc[times["best"], "value"].min() == times["value"].min()
-    assert not effects.squares(run, value="n_output_tokens_mean").table["best"].any()
-
-
-def test_a_summary_and_its_baseline_are_enough():
-    """The mark of the baseline survives a summary that was read back from CSV."""
-    run = make_run(n_prompts=20)
-    table = run.summary()
-    table.attrs.clear()
-    shown = effects.squares(table, "repetition_penalty", "temperature", where={"top_k": 5})
-    own = effects.squares(run, "repetition_penalty", "temperature", where={"top_k": 5})
-    np.testing.assert_allclose(shown.table["value"], own.table["value"])
-    np.testing.assert_allclose(shown.table["lo"], own.table["lo"])
-    assert list(shown.table["baseline"]) == list(own.table["baseline"])
+def test_greedy_does_not_make_an_interaction():
+    """At temperature 0 top_k does nothing, which is known beforehand: such pairs are shown, and not tested."""
+    run = make_run(GRID, 12, 1, right=additive, exact=True)
+    table = effects.interaction(run, "temperature", "top_k")
+    greedy = table["a"].eq(0)
+    assert table.loc[greedy, "mean"].notna().all()
+    assert table.loc[greedy, "extra"].isna().all()
+    np.testing.assert_allclose(table.loc[~greedy, "extra"], 0, atol=1e-12)
 
 
 ONE = make_run({"temperature": [0.7]}, 3, 1)
@@ -309,20 +336,6 @@ TWO = make_run({"temperature": [0, 0.7], "top_k": [5, 50]}, 3, 1)
         (
             lambda: effects.interaction(TWO, "top_k", "top_k"),
             "a and b must be two different settings, got top_k twice",
-        ),
-        (lambda: effects.squares(ONE), "a heat map needs two settings that vary; varied: none"),
-        (
-            lambda: effects.squares(TWO, "top_k", "top_k"),
-            "x and y must be two different settings, got top_k twice",
-        ),
-        (lambda: effects.squares(TWO, "topk"), "unknown setting 'topk', did you mean 'top_k'?"),
-        (
-            lambda: effects.squares(TWO, "top_k", "temperature", where={"top_k": 5}),
-            "top_k is an axis and cannot be fixed as well",
-        ),
-        (
-            lambda: effects.squares(TWO, where={"max_tokens": 3}),
-            "no cell with max_tokens = 3; it has 48",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Settings and levels: what a table of cells varies, what greedy cells stand for, and averages over the rest."""
+"""Settings and levels: what a table of cells varies, and what greedy cells stand for."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from fakeruns import make_run
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from workbench.errors import WorkbenchError
-from workbench.factors import as_level, average, design, level_text
-
-NAMES = ("temperature", "top_k", "repetition_penalty")
+from workbench.factors import as_level, cross, design, level_text
 
 
 def cells_of(*rows: dict) -> pd.DataFrame:
@@ -146,45 +142,62 @@ def test_unknown_settings_and_values_are_refused():
         assert str(caught.value) == message
 
 
-def test_cells_of_one_combination_share_its_weight():
-    """Two cells that differ in nothing the table shows (a seed, say) count as one between them."""
-    rows = [{"temperature": 0.3, "top_k": k} for k in (5, 5, 50)]
-    rows += [{"temperature": 0.7, "top_k": k} for k in (5, 50)]
-    cells = [f"c{i}" for i in range(5)]
-    groups = average(design(cells_of(*rows)), ["temperature"], cells, np.ones(5, bool))
-    np.testing.assert_allclose(groups.weights, [[0.25, 0.25, 0.5, 0, 0], [0, 0, 0, 0.5, 0.5]])
+def test_greedy_stands_only_for_what_was_run():
+    """Two pairs of top_k and top_p were sampled: greedy stands for these two, not for the two that nobody ran."""
+    rows = [{"temperature": 0}]
+    rows += [
+        {"temperature": t, "top_k": k, "top_p": p}
+        for t in (0.5, 1.0)
+        for k, p in ((20, 0.8), (50, 0.95))
+    ]
+    about = design(cells_of(*rows))
+    pairs = about.table[["top_p", "top_k"]].drop_duplicates()
+    assert {tuple(pair) for pair in pairs.to_numpy()} == {(0, 0), (1, 1)}
+    assert (about.table["cell_id"] == "c0").sum() == 2
 
 
-@st.composite
-def grids(draw):
-    """Some combinations of three settings, in any order, and which of the cells have a value."""
-    levels = [(0.3, 0.7, 1.0), (5.0, 50.0), (None, 1.1)]
-    every = [(a, b, c) for a in levels[0] for b in levels[1] for c in levels[2]]
-    rows = draw(st.lists(st.sampled_from(every), min_size=2, max_size=12, unique=True))
-    known = draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows)))
-    return rows, np.array(known)
+def test_greedy_stands_for_what_cells_like_it_ran():
+    """With a penalty only top_k 50 was sampled, so the greedy cell with a penalty stands for no other top_k."""
+    about = design(
+        cells_of(
+            {"temperature": 0, "repetition_penalty": None},
+            {"temperature": 0, "repetition_penalty": 1.1},
+            {"temperature": 0, "repetition_penalty": 1.3},
+            {"temperature": 0.7, "top_k": 5},
+            {"temperature": 0.7, "top_k": 50},
+            {"temperature": 0.7, "top_k": 50, "repetition_penalty": 1.1},
+        )
+    )
+    stands = {
+        cell: {about.levels["top_k"][code] for code in part["top_k"]}
+        for cell, part in about.table.groupby("cell_id")
+        if cell in {"c0", "c1", "c2"}
+    }
+    # no sampled cell has the penalty of the third, so it stands for all that were sampled
+    assert stands == {"c0": {5.0, 50.0}, "c1": {50.0}, "c2": {5.0, 50.0}}
 
 
-@given(grids(), st.sampled_from(NAMES), st.booleans())
-@settings(max_examples=80, deadline=None)
-def test_averages_weigh_only_known_cells(grid, by, strict):
-    """Weights are in known cells of the level, sum to 1 or are all 0, and compare like with like when balanced."""
-    rows, known = grid
-    about = design(cells_of(*(dict(zip(NAMES, row, strict=True)) for row in rows)))
-    cells = [f"c{i}" for i in range(len(rows))]
-    groups = average(about, [by], cells, known, strict=strict)
-    assert not groups.weights[:, ~known].any()
-    sums = groups.weights.sum(1)
-    assert np.all(np.isclose(sums, 1) | (sums == 0))
-    others = [name for name in NAMES if name != by]
-    seen = []
-    for code, weights in zip(groups.codes[by], groups.weights, strict=True):
-        used = [dict(zip(NAMES, rows[i], strict=True)) for i in np.flatnonzero(weights)]
-        assert {row[by] for row in used} <= {about.levels[by][code]}
-        seen.append({tuple(row[name] for name in others) for row in used})
-    if groups.balanced:
-        company = [s for s in seen if s]
-        assert all(s == company[0] for s in company)
-        assert len(company[0]) == groups.n_used > 0
-    elif strict:
-        assert not groups.weights.any()
+def test_greedy_is_left_out_where_it_says_nothing():
+    """For top_k without temperature the sampled cells remain, and temperature 0 is no level any more."""
+    rows = [{"temperature": t, "top_k": k} for t in (0.5, 1.0) for k in (5, 50)]
+    about = design(cells_of({"temperature": 0}, *rows))
+    assert about.moot(("top_k",)) == ("top_k",)
+    assert about.moot(("temperature", "top_k")) == about.moot(("repetition_penalty",)) == ()
+    acting = about.acting(("top_k",))
+    assert acting.levels["temperature"] == (0.5, 1.0)
+    assert set(acting.table["cell_id"]) == {"c1", "c2", "c3", "c4"}
+    assert found(acting, temperature=0.5, top_k=5) == {"c1"}
+    assert about.acting(("temperature",)) is about
+    with pytest.raises(
+        WorkbenchError, match=r"^at temperature 0 \(greedy\), top_k changes nothing$"
+    ):
+        about.only({"temperature": 0}).acting(("top_k",))
+
+
+def test_groups_are_crossed_with_the_rest():
+    """Each row says which cell ran a level, and in which company; cells that are not asked for are left out."""
+    rows = [{"temperature": t, "top_k": k} for t in (0.3, 0.7) for k in (5, 50)]
+    crossing = cross(design(cells_of(*rows)), ["top_k"], ["c3", "c0", "c1"])
+    assert crossing.codes["top_k"].tolist() == [0, 1]
+    seen = set(zip(crossing.cell, crossing.group, crossing.rest, strict=True))
+    assert seen == {(1, 0, 0), (2, 1, 0), (0, 1, 1)}

@@ -91,6 +91,23 @@ def test_bounds_are_wilsons_with_one_answer_a_prompt():
     assert set(table.columns) >= {f"{c}_{end}" for c in COLUMNS for end in ("lo", "hi")}
 
 
+def test_signs_of_degree_have_bounds_of_degree():
+    """No repeated passages in greedy answers: as sure with one answer a prompt as in a sampled cell with five."""
+    run = make_run({"temperature": [0, 0.5, 0.9]}, 30, 5, timed=False)
+    run.generations["text"] = "one two three four five six seven eight nine ten"
+    hot = run.generations["cell_id"].eq(run.cells["cell_id"][2])
+    some = hot & run.generations["prompt_id"].lt("sum-005")
+    run.generations.loc[some, "text"] = "one two three four five one two three four six seven"
+    table = health(run, intervals=True)
+    assert run.generations["cell_id"].value_counts().to_list() == [150, 150, 30]
+    assert table["repeated_ngrams"].tolist()[:2] == [0, 0]
+    assert 0 < table["repeated_ngrams"][2] < 0.1
+    lo, hi = table["repeated_ngrams_lo"], table["repeated_ngrams_hi"]
+    assert hi[0] == pytest.approx(hi[1])
+    assert (lo[0], hi[0]) != pytest.approx(proportion_interval(0, 30))
+    assert table["loop_rate_hi"][0] == pytest.approx(proportion_interval(0, 30).hi)
+
+
 def test_repeats_of_a_prompt_are_not_independent():
     """The same ten prompts answered alike five times say no more than once."""
     once = health(planted({"sum-000": LOOP, "sum-001": LOOP}), intervals=True).iloc[0]
@@ -144,6 +161,13 @@ def test_held_out_prompts_are_left_out():
     table, summary = health(run), run.summary()
     for column in ("truncated_rate", "loop_rate", "n_output_tokens_mean"):
         np.testing.assert_allclose(table[column], summary[column])
+
+
+def test_lengths_that_nobody_counted_are_unknown():
+    """Answers made elsewhere have no tokens."""
+    run = planted({})
+    run.generations["n_output_tokens"] = 0
+    assert health(run)["n_output_tokens_mean"].isna().all()
 
 
 def test_a_run_without_answers_is_empty_not_broken():

@@ -141,7 +141,7 @@ def test_markdown_and_summary(run, tmp_path):
     assert len(body) == 2 + N_CELLS
     assert {line.count("|") for line in body} == {7}
     (path,) = interchange.export(run, tmp_path / "s.csv", "summary")
-    table = pd.read_csv(path)
+    table = pd.read_csv(path).astype({"on_front": "boolean"})
     pd.testing.assert_frame_equal(table.drop(columns="label"), run.summary(), check_dtype=False)
     assert table["label"].tolist() == run.cells["label"].tolist()
 

@@ -12,7 +12,7 @@ from strategies import TEXT
 from studies import study_file, sums
 
 import workbench as wb
-from workbench import api, interchange
+from workbench import api, breakdown, interchange
 from workbench.errors import PromptSetError, StoreError, StudyError
 from workbench.interchange.imported import import_answers
 from workbench.prompts import PromptSet
@@ -54,6 +54,16 @@ def _answers(run):
             strict=True,
         )
     }
+
+
+def test_answers_without_tokens_have_no_length(tmp_path):
+    """Plain rows say nothing of tokens: lengths are unknown, not 0, in the summary and in the picture."""
+    path = _file(tmp_path, *({"id": f"p{i}", "text": str(i)} for i in range(3)))
+    run = api.score(Run(import_answers(path, PROMPTS, tmp_path)), ["numeric"], progress=False)
+    assert run.summary()["n_output_tokens_mean"].isna().all()
+    lengths = breakdown.lengths(run)
+    assert lengths["n"].tolist() == [3]
+    assert lengths["mean"].isna().all()
 
 
 def test_our_export_comes_back(run, tmp_path):

@@ -141,7 +141,7 @@ def test_an_interrupted_pass_continues(store: RunStore) -> None:
     assert (first.status, first.n_run) == ("interrupted", 5)
     way_on = "interrupted, run the same command again to continue"
     same = "5 of 5 rows token-identical (100.0%)"
-    assert said == [f"{store.dir}: 5 requests timed, 0 before; {way_on}; {same}"]
+    assert said[1:] == [f"{store.dir}: 5 requests timed; {way_on}; {same}"]
     engine = Stopping(99, KeyboardInterrupt())
     second = latency.run(PLAN, engine, store, 4, rounds=1, progress=False)
     assert (second.n_done_before, second.n_run) == (5, 7)
@@ -191,6 +191,20 @@ def test_the_bar(store: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
     """A bar counts requests."""
     latency.run(PLAN, clocked(), store, 1, rounds=2)
     assert "6/6" in capsys.readouterr().err
+
+
+def test_lines_where_there_is_no_bar(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a bar it says that it begins, and now and then how far it is; with a bar only the beginning and the end."""
+    monkeypatch.setattr(latency, "TICK_S", 0.0)
+    said: list[str] = []
+    latency.run(PLAN, clocked(), store, 1, rounds=2, progress=False, say=said.append)
+    assert said[0] == f"{store.dir}: 6 requests to time, one at a time"
+    assert said[1:-1] == [f"{n} of 6 requests timed" for n in range(1, 6)]
+    assert said[-1].startswith(f"{store.dir}: 6 requests timed; ")
+    said.clear()
+    latency.run(PLAN, clocked(), store, 1, rounds=3, progress=True, say=said.append)
+    assert len(said) == 2
+    assert said[-1].startswith(f"{store.dir}: 3 requests timed (6 before); ")
 
 
 # Percentiles and grades

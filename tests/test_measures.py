@@ -1,63 +1,23 @@
-"""Values of cells: the same as the summary's, with intervals that pair the cells and keep their promise."""
+"""Measures: columns of the summary with their units, and the rows and cells they are about."""
 
 from __future__ import annotations
 
-import numpy as np
-import pandas as pd
 import pytest
 from fakeruns import make_run
 
 from workbench import analysis
 from workbench.errors import WorkbenchError
-from workbench.measures import MEASURES, cell_values, measure, rows_of
+from workbench.measures import (
+    MEASURES,
+    baseline_cell,
+    check_level,
+    failed_rows,
+    measure,
+    rows_of,
+)
 
 RUN = make_run(n_prompts=30, confirm=0.4)
 """Fourteen cells; some prompts held out."""
-
-
-@pytest.mark.parametrize("value", [*MEASURES, "p_on_front", "n_failed"])
-def test_values_are_the_summarys(value):
-    """Every measure, cell by cell, is what the summary says, held-out prompts left aside."""
-    expected = pd.to_numeric(RUN.summary()[value]).to_numpy(float, na_value=np.nan)
-    found = cell_values(RUN, value, n_boot=10)
-    assert found.cells == list(RUN.summary()["cell_id"])
-    np.testing.assert_allclose(found.point, expected, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize(("value", "stem"), [("quality", "quality"), ("diff_vs_baseline", "diff")])
-def test_bounds_of_single_cells_are_the_summarys(value, stem):
-    """The interval of one cell is the one in the summary."""
-    found = cell_values(RUN, value, n_boot=10)
-    np.testing.assert_allclose(found.lo, RUN.summary()[f"{stem}_lo"], atol=1e-12)
-    np.testing.assert_allclose(found.hi, RUN.summary()[f"{stem}_hi"], atol=1e-12)
-
-
-def test_a_summary_has_no_draws():
-    """From a summary alone there are values and its own intervals, and nothing to resample."""
-    table = RUN.summary()
-    found = cell_values(table, "quality")
-    np.testing.assert_array_equal(found.point, table["quality"])
-    np.testing.assert_array_equal(found.lo, table["quality_lo"])
-    assert found.draws.shape == (0, len(table))
-    assert np.isnan(found.bounds(np.full((1, len(table)), 1 / len(table)), 0.95)).all()
-
-
-def test_failed_and_unscored_rows_do_not_count():
-    """Errors are left out of rates and quality; a cell without a score has none, and no bounds."""
-    run = make_run(n_prompts=12)
-    first, second = run.cells["cell_id"][:2]
-    run.scores.loc[run.scores["cell_id"].eq(first), "value"] = np.nan
-    bad = run.generations["cell_id"].eq(second) & run.generations["prompt_id"].isin(
-        ["sum-001", "sum-002"]
-    )
-    run.generations.loc[bad, "finish_reason"] = "error"
-    expected = run.summary().set_index("cell_id")
-    for value in ("quality", "truncated_rate", "n_output_tokens_mean"):
-        found = cell_values(run, value, n_boot=20)
-        np.testing.assert_allclose(found.point, expected[value], atol=1e-12)
-    quality = cell_values(run, "quality", n_boot=20)
-    assert np.isnan(quality.point[0])
-    assert np.isnan(quality.bounds(np.eye(len(expected)), 0.95)[0][0])
 
 
 def test_rows_are_those_of_the_summary():
@@ -70,87 +30,53 @@ def test_rows_are_those_of_the_summary():
     assert len(rows_of(run, ["prompt_id"])) == len(run.generations)
 
 
-def test_draws_are_paired_and_repeatable():
-    """The same seed gives the same draws; what all cells share drops out of a difference."""
-    shared = make_run(
-        {"temperature": [0.5, 0.9]},
-        40,
-        1,
-        right=lambda cell: 0.3 + 0.1 * (cell.params.temperature > 0.6),
-        exact=True,
-    )
-    swing = np.linspace(-0.25, 0.25, 40)
-    prompt = shared.scores["prompt_id"].str.slice(4).astype(int)
-    shared.scores["value"] += swing[prompt]
-    one, two = (cell_values(shared, "quality", rng=3) for _ in range(2))
-    np.testing.assert_array_equal(one.draws, two.draws)
-    assert np.ptp(one.draws[:, 0]) > 0.02
-    np.testing.assert_allclose(one.draws[:, 1] - one.draws[:, 0], 0.1, atol=1e-9)
-    lo, hi = one.bounds(np.array([[1.0, 0.0], [-1.0, 1.0]]), 0.95)
-    assert lo[0] < one.point[0] < hi[0]
-    assert np.isnan([lo[1], hi[1]]).all()  # the difference never varies: no interval
-
-
-def test_groups_are_drawn_whole():
-    """Prompts of one group are resampled together: two groups of equal prompts have only three possible means."""
-    run = make_run({"temperature": [0.5, 0.9]}, 10, 1, right=lambda _: 0.5, exact=True)
-    first = run.scores["prompt_id"] < "sum-005"
-    run.scores["value"] = np.where(first, 0.2, 0.8)
-    run.generations["group"] = np.where(run.generations["prompt_id"] < "sum-005", "a", "b")
-    found = cell_values(run, "quality", n_boot=400)
-    assert found.units == 2
-    assert found.n_prompts == 10
-    assert set(np.round(found.draws[:, 0], 9)) == {0.2, 0.5, 0.8}
-
-
-def test_latency_needs_enough_requests():
-    """Below twenty timed requests a cell there is a median and no interval; without any, nothing."""
-    run = make_run(n_prompts=10)
-    few = run.latency["round"].eq(0)
-    run.latency = run.latency[few]
-    found = cell_values(run, "e2el_ms_p50", n_boot=50)
-    assert np.isfinite(found.point).all()
-    assert np.isnan(found.bounds(np.eye(len(found.point)), 0.95)).all()
-    untimed = cell_values(make_run(n_prompts=3, timed=False), "ttft_ms_p50")
-    assert np.isnan(untimed.point).all()
-
-
-def test_intervals_cover_the_truth():
-    """Of 120 made-up runs, about 95 % of the 95 % intervals hold the true difference, with few prompts too."""
-    for n, least in ((8, 0.88), (40, 0.88)):
-        hits, seen = 0, 0
-        base = make_run(
-            {"temperature": [0.5, 0.9]}, n, 1, right=lambda _: 0.5, exact=True, timed=False
-        )
-        prompt = base.scores["prompt_id"].str.slice(4).astype(int).to_numpy()
-        warm = base.scores["cell_id"].eq(base.cells["cell_id"][1]).to_numpy()
-        rng = np.random.default_rng(5)
-        for _ in range(120):
-            ease = rng.normal(0.4, 0.1, n)[prompt]
-            noise = rng.normal(0, 0.06, len(prompt))
-            base.scores["value"] = np.clip(ease + 0.1 * warm + noise, 0, 1)
-            found = cell_values(base, "quality", n_boot=200, rng=rng)
-            lo, hi = found.bounds(np.array([[-1.0, 1.0]]), 0.95)
-            hits += bool(lo[0] <= 0.1 <= hi[0])
-            seen += 1
-        assert least <= hits / seen <= 0.99, (n, hits / seen)
-
-
-def test_unknown_measures_are_refused():
-    """A column that is not there, and a baseline that is not."""
-    with pytest.raises(WorkbenchError) as caught:
-        cell_values(RUN, "qualty")
-    assert str(caught.value) == "unknown value 'qualty', did you mean 'quality'?"
-    with pytest.raises(WorkbenchError) as caught:
-        cell_values(RUN.summary()[["cell_id", "quality"]], "loop_rate")
-    assert str(caught.value) == "the summary has no column 'loop_rate'"
-    with pytest.raises(WorkbenchError) as caught:
-        cell_values(RUN, "diff_vs_baseline", baseline="nobody")
-    assert str(caught.value).startswith("no cell 'nobody'; cells: greedy, greedy rep=1.1, ")
-
-
 def test_measures_cover_the_summary():
     """Each named measure is a column of the summary, and has a unit."""
     assert set(MEASURES) <= set(analysis.SUMMARY_COLUMNS)
     assert all(m.unit for m in MEASURES.values())
     assert measure("n_failed", ["n_failed"]).axis == "n failed"
+
+
+def test_differences_have_signs():
+    """How far one value is from another, in the measure's unit; what rounds to nothing is 0."""
+    assert MEASURES["quality"].apart(-0.0207) == "\u22122.1"
+    assert MEASURES["quality"].apart(0.0207) == "+2.1"
+    assert MEASURES["quality"].apart(-0.0001) == "0"
+    assert MEASURES["e2el_ms_p50"].apart(1234.4) == "+1,234"
+
+
+def test_what_is_no_measure_is_refused():
+    """A column that is not there, and a baseline that is not."""
+    with pytest.raises(WorkbenchError) as caught:
+        measure("qualty")
+    assert str(caught.value) == "unknown value 'qualty', did you mean 'quality'?"
+    with pytest.raises(WorkbenchError) as caught:
+        baseline_cell(RUN.cells, "nobody")
+    assert str(caught.value).startswith("no cell 'nobody'; cells: greedy, greedy rep=1.1, ")
+    assert baseline_cell(RUN.cells) == baseline_cell(RUN.cells, RUN.cell_id())
+
+
+def test_a_summary_has_the_intervals_it_was_made_with():
+    """Another level needs the rows; a summary that was made with another says so itself."""
+    table = RUN.summary()
+    check_level(table, 0.95)
+    with pytest.raises(WorkbenchError) as caught:
+        check_level(table, 0.5)
+    said = (
+        "level must be 0.95, that of the summary's intervals, got 0.5; give the run for any other"
+    )
+    assert str(caught.value) == said
+    half = analysis.summary(
+        RUN.generations, RUN.scores, None, RUN.cells, primary="numeric", level=0.5, n_boot=10
+    )
+    check_level(half, 0.5)
+    with pytest.raises(WorkbenchError, match=r"^level must be 0\.5, "):
+        check_level(half, 0.95)
+
+
+def test_only_a_summary_hides_which_rows_failed():
+    """A run tells which prompts failed, a summary only how many rows."""
+    table = RUN.summary()
+    assert not failed_rows(table)
+    assert failed_rows(table.assign(n_failed=1))
+    assert not failed_rows(RUN)

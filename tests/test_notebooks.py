@@ -58,3 +58,23 @@ def test_runs(root: Path, tmp_path: Path, name: str) -> None:
     assert "error" not in kinds
     pictures = [o for c in code for o in c.outputs if "image/png" in o.get("data", {})]
     assert len(pictures) == PICTURES[name]
+
+
+def test_own_data_takes_columns_of_other_names(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The notebook's cells before the run work on a file with other columns, named where the notebook says."""
+    path = tmp_path / "own.csv"
+    path.write_text("Question,Answer\nWhy?,42\nHow?,43\n", encoding="utf-8")
+    notebook = nbformat.read(root / "notebooks" / "07_own_data.ipynb", as_version=4)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    upto = next(n for n, source in enumerate(code) if "load_engine" in source)
+    monkeypatch.chdir(root / "notebooks")
+    names: dict[str, Any] = {}
+    exec(code[0], names)
+    assert names["FIELDS"] == {}
+    names |= {"CSV": str(path), "FIELDS": {"prompt": "Question", "target": "Answer"}}
+    for source in code[1:upto]:
+        exec(source, names)
+    assert names["prompt"].target == "42"
+    assert len(names["study"].plan().prompt_set) == 2

@@ -8,11 +8,13 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from fakeruns import make_run
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from workbench import analysis, plots, stats
+from workbench.effects import cell_values
 from workbench.errors import WorkbenchError
 from workbench.plots.style import house
 from workbench.tables import SETTINGS
@@ -61,7 +63,7 @@ def draw(table: pd.DataFrame, **options):
 
 def names(ax) -> list:
     """The names next to points."""
-    return [t for t in ax.texts if t.get_text() and t.get_gid() != "note"]
+    return [t for t in ax.texts if t.get_text() and t.get_gid() == "name"]
 
 
 def note(ax) -> str:
@@ -246,6 +248,100 @@ def test_a_run_brings_its_own_tables():
     ax = plots.quality_latency(Run(), figure.subplots(), label="all")
     assert {t.get_text().split()[0] for t in names(ax)} == {"one", "two", "three"}
     assert "of quality" not in note(ax)
+
+
+def test_bars_are_of_the_level_asked_for():
+    """From a run both intervals are computed; a summary's own level is the only one it can show."""
+    run = make_run({"temperature": [0, 0.7], "top_k": [5, 50]}, 30, 1)
+    half = run_picture(run, level=0.5)
+    found = cell_values(run, "quality", level=0.5, n_boot=1)
+    ends = upright(half)
+    for lo, hi in zip(found.lo, found.hi, strict=True):
+        assert any(np.allclose(end, [100 * lo, 100 * hi]) for end in ends)
+    assert note(half).startswith("30 prompts; bars: 50 % intervals")
+    given = run_picture(run, level=0.5, summary=run.summary())
+    np.testing.assert_allclose(upright(given), ends)
+    with pytest.raises(WorkbenchError) as caught:
+        draw(run.summary(), level=0.5)
+    assert str(caught.value) == (
+        "level must be 0.95, that of the summary's intervals, got 0.5; give the run for any other"
+    )
+
+
+def run_picture(run, **options):
+    """The picture of a run on a figure of its own."""
+    figure = Figure(figsize=(7, 4.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    return plots.quality_latency(run, figure.subplots(), **options)
+
+
+def upright(ax) -> list:
+    """Ends of the intervals of quality."""
+    segments = [
+        s
+        for bars in ax.collections
+        if isinstance(bars, LineCollection)
+        for s in bars.get_segments()
+    ]
+    return [s[:, 1] for s in segments if len(s) == 2 and s[0, 0] == s[1, 0]]
+
+
+def test_a_summary_with_unscored_rows_does_not_count_prompts():
+    """How many prompts were scored is not in a summary read from a file; that some rows were not, is."""
+    table = make_summary(3)
+    table.loc[1, ["n_scored", "n_failed"]] = [50, 10]
+    assert note(draw(table)).startswith("60 prompts, not every row scored; bars")
+    table.attrs["prompts_scored"] = dict(zip(table["cell_id"], (60, 55, 60), strict=True))
+    assert note(draw(table)).startswith("55 to 60 of 60 prompts scored; bars")
+    table.attrs["prompts_scored"] = dict.fromkeys(table["cell_id"], 55)
+    assert note(draw(table)).startswith("55 of 60 prompts scored; bars")
+
+
+def test_long_names_are_shortened_and_told_apart():
+    """Names of a hundred characters stay inside, and those that are the same once shortened get their id."""
+    table = make_summary(6)
+    long = "an-adapter-with-a-name-" + "x" * 80
+    labels = [f"{long[:50]}{i}{long[50:]}" for i in range(6)]
+    cells = pd.DataFrame({"cell_id": table["cell_id"], "label": labels})
+    ax = draw(table, cells=cells, label="all")
+    texts = [t.get_text().removesuffix(" (baseline)") for t in names(ax)]
+    assert len(texts) == len(set(texts)) == 6
+    assert max(map(len, texts)) <= 40 + 3 + 10
+    assert all(text.endswith("]") for text in texts)
+
+
+def test_names_without_room_are_left_out():
+    """Of 120 names only those are written that have room, the front and the baseline among them, and the note says so."""
+    table = make_summary(120, 3)
+    ax = draw(table, label="all")
+    boxes = [t.get_window_extent() for t in names(ax)]
+    assert 20 < len(boxes) < 120
+    assert not any(one.overlaps(two) for one, two in combinations(boxes, 2))
+    assert "; names where there is room" in note(ax).replace("\n", " ")
+    assert len([t for t in ax.texts if t.get_gid() == "note"]) == 1
+    said = {t.get_text() for t in names(ax)}
+    front = draw(table, label="front")
+    assert {t.get_text() for t in names(front)} <= said
+    assert "names" not in note(front)
+
+
+def test_templates_have_a_colour():
+    """Where wordings differ, they are what is told apart; a cell without one is a group too."""
+    table = make_summary(6).assign(template=["plain", "steps", None] * 2)
+    ax = draw(table)
+    texts = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert texts[:3] == ["plain", "steps", "no template"]
+
+
+def test_what_colour_can_stand_for_is_said():
+    """A column that the summary has not, or that is no setting."""
+    for wrong in ("stop", "temprature"):
+        with pytest.raises(WorkbenchError) as caught:
+            draw(make_summary(4), color_by=wrong)
+        assert str(caught.value) == (
+            "color_by must be one of adapter, template, temperature, top_p, top_k, min_p, repetition_penalty, "
+            f"frequency_penalty, presence_penalty, max_tokens, got {wrong!r}"
+        )
 
 
 def test_style_does_not_leak():

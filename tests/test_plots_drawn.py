@@ -204,7 +204,10 @@ def test_a_planted_effect_can_be_read_off():
     np.testing.assert_allclose(means[1], [70, 60])
     assert ticks(axes[1].xaxis) == ["off", "1.1"]
     assert axes[0].get_ylabel() == "quality (%)"
-    assert note(axes[0]) == "the other settings averaged; dashed: the average; no intervals"
+    assert (
+        note(axes[0])
+        == "the other settings averaged; dashed: the average; no intervals; on 10 prompts"
+    )
 
 
 def test_main_effects_draw_the_intervals_of_the_table():
@@ -217,7 +220,10 @@ def test_main_effects_draw_the_intervals_of_the_table():
         np.testing.assert_allclose(bars[:, 0, 1], 100 * (middle + part["diff_lo"]))
         np.testing.assert_allclose(bars[:, 1, 1], 100 * (middle + part["diff_hi"]))
         np.testing.assert_allclose(bars[:, 0, 0], np.arange(len(part)))
-    assert "95 % intervals of the distance from the average" in note(axes[0])
+    assert note(axes[0]) == (
+        "the other settings averaged; bars: 95 % intervals of the distance from the average (dashed), "
+        "on the same 60 prompts; top_k: without greedy cells, where nothing is sampled"
+    )
 
 
 def test_settings_of_names_are_not_joined_by_lines():
@@ -233,13 +239,107 @@ def test_settings_of_names_are_not_joined_by_lines():
 
 
 def test_what_is_left_out_of_an_average_is_said():
-    """A cell without a score takes its combination with it, and the note tells."""
+    """A cell without a score takes its combination with it, and the note tells, for every setting."""
     run = make_run(n_prompts=10)
     run.scores.loc[run.scores["cell_id"] == run.cells["cell_id"].iloc[-1], "value"] = np.nan
-    assert (
-        "temperature: over the 3 of 4 combinations of the other settings that every level has"
-        in note(plots.main_effects(run)[0])
+    assert note(plots.main_effects(run)[0]).endswith(
+        "temperature: over the 3 of 4 combinations of the other settings that every level has; "
+        "top_k: over 5 of 6; repetition_penalty: over 7 of 8; "
+        "top_k: without greedy cells, where nothing is sampled"
     )
+
+
+def test_levels_that_are_not_compared_are_named():
+    """A cell beside the grid: its levels have a tick and no point, and the note names them."""
+    odd = {"temperature": 0.3, "top_k": 5}
+    rows = [{"temperature": t, "top_k": k} for t in (0.5, 0.9) for k in (20, 50)]
+    axes = plots.main_effects(make_run([*rows, odd], 10, 1))
+    assert note(axes[0]).endswith(
+        "left out, having too little in common with the rest: T = 0.3, k = 5"
+    )
+    assert [ticks(ax.xaxis) for ax in axes] == [["0.3", "0.5", "0.9"], ["5", "20", "50"]]
+    for ax in axes:
+        assert np.isnan(by_gid(ax, "means")[0].get_ydata()).tolist() == [True, False, False]
+
+
+def failed(n: int, settings: dict):
+    """A run of forty prompts whose last cell lost the first ``n``."""
+    run = make_run(settings, 40, 1)
+    lost = run.generations["cell_id"].eq(run.cells["cell_id"].iloc[-1])
+    lost &= run.generations["prompt_id"].lt(f"sum-{n:03d}")
+    run.generations.loc[lost, "finish_reason"] = "error"
+    return run
+
+
+def test_prompts_that_count_are_counted():
+    """Fifteen of forty prompts failed in one cell: the notes say that twenty-five count, and where."""
+    grid = {"temperature": [0.3, 0.7], "top_k": [5, 50]}
+    assert (
+        note(plots.heatmap(failed(15, grid)))
+        == "25 of 40 prompts, those scored in every square; one cell each"
+    )
+    assert "25 of 40 prompts, those answered in every square" in note(
+        plots.heatmap(failed(15, grid), value="truncated_rate")
+    )
+    assert "on the same 25 to 40 of 40 prompts (the others lack a score at some level)" in note(
+        plots.main_effects(failed(15, grid))[0]
+    )
+    (ax,) = plots.main_effects(failed(15, {"temperature": [0.3, 0.7]}), "truncated_rate")
+    assert "on the same 25 of 40 prompts (the others lack an answer at some level)" in note(ax)
+    ax = plots.quality_latency(failed(15, grid))
+    assert note(ax).startswith("25 to 40 of 40 prompts scored; bars: 95 % intervals")
+    assert note(plots.quality_latency(RUN)).startswith("60 prompts; bars")
+
+
+def test_squares_that_cannot_be_compared_have_no_best():
+    """One cell lost most of its prompts, or was run beside the grid: no outline, and the note says why."""
+    ax = plots.heatmap(failed(30, {"temperature": [0.3, 0.7], "top_k": [5, 50]}))
+    assert by_gid(ax, "best") == []
+    assert note(ax) == (
+        "10 to 40 of 40 prompts; one cell each; squares are over different prompts, "
+        "so compare with care: none is marked as best"
+    )
+    rows = [
+        {"temperature": t, "top_k": k, "repetition_penalty": r}
+        for t in (0.5, 0.9)
+        for k in (20, 50)
+        for r in (1.0, 1.1)
+    ]
+    odd = {"temperature": 0.3, "top_k": 5, "repetition_penalty": 1.2}
+    ax = plots.heatmap(make_run([*rows, odd], 10, 1), "top_k", "temperature")
+    assert by_gid(ax, "best") == []
+    assert "squares are over different prompts or combinations of these" in note(ax)
+
+
+def test_a_summary_says_what_it_does_not_know():
+    """With failed rows, averages of a summary are over different prompts, and the note says so."""
+    table = failed(15, {"temperature": [0.3, 0.7], "top_k": [5, 50]}).summary()
+    said = "some rows failed, so not all on the same prompts (a run, not its summary, tells which)"
+    assert said in note(plots.main_effects(table)[0])
+    assert said in note(plots.interaction(table, "temperature", "top_k"))
+    assert by_gid(plots.heatmap(table), "best") == []
+    assert said not in note(plots.main_effects(RUN.summary())[0])
+
+
+def test_axes_end_where_values_do():
+    """No loops at all, and nearly all right: neither an axis nor a bar of colour goes far beyond what can be."""
+    run = make_run({"temperature": [0.3, 0.9], "repetition_penalty": [1.0, 1.1]}, 5, 1)
+    run.generations["text"] = "Yes."
+    for ax in (
+        plots.main_effects(run, "loop_rate")[0],
+        plots.interaction(run, "temperature", "repetition_penalty", "loop_rate"),
+    ):
+        low, high = ax.get_ylim()
+        assert -0.05 * high <= low < 0
+    high = make_run(
+        {"temperature": [0.3, 0.9], "top_k": [5, 50]},
+        5,
+        1,
+        exact=True,
+        right=lambda c: 0.988 + 0.006 * (c.params.top_k == 5),
+    )
+    mesh = next(c for c in plots.heatmap(high).collections if isinstance(c, QuadMesh))
+    assert (mesh.norm.vmin, mesh.norm.vmax) == pytest.approx((90, 100))
 
 
 def test_interactions_draw_the_table_side_by_side():
@@ -254,7 +354,66 @@ def test_interactions_draw_the_table_side_by_side():
     apart = lines["50"].get_xdata() - lines["5"].get_xdata()
     assert (apart > 0.05).all()
     assert ax.get_legend().get_title().get_text() == "top_k"
-    assert len(segments(ax)) == 8
+
+
+def test_interactions_draw_how_far_lines_are_from_parallel():
+    """Dotted lines where the settings' own effects add up, bars around the points, and the largest distance in the note."""
+    run = make_run(
+        {"temperature": [0.3, 0.9, 1.2], "repetition_penalty": [1.0, 1.1]},
+        right=lambda c: (
+            0.5 - 0.3 * (c.params.temperature > 1 and bool(c.params.repetition_penalty))
+        ),
+    )
+    ax = plots.interaction(run, "temperature", "repetition_penalty", rng=2)
+    table = effects.interaction(run, "temperature", "repetition_penalty", rng=2)
+    parallel = np.array([line.get_ydata() for line in by_gid(ax, "parallel")])
+    parts = [table[table["b_text"] == text] for text in ("off", "1.1")]
+    for line, part in zip(parallel, parts, strict=True):
+        np.testing.assert_allclose(line, 100 * (part["mean"] - part["extra"]))
+    np.testing.assert_allclose(np.diff(parallel[0]), np.diff(parallel[1]))  # as they are called
+    bars = segments(ax)[:, :, 1]
+    drawn = pd.concat(parts)
+    middle = drawn["mean"] - drawn["extra"]
+    np.testing.assert_allclose(bars[:, 0], 100 * (middle + drawn["extra_lo"]))
+    np.testing.assert_allclose(bars[:, 1], 100 * (middle + drawn["extra_hi"]))
+    far = table.loc[table["extra"].abs().idxmax()]
+    numbers = [
+        f"{100 * far[c]:+.1f}".replace("-", "\u2212") for c in ("extra", "extra_lo", "extra_hi")
+    ]
+    assert note(ax) == (
+        "dotted: parallel lines; bars: 95 % intervals of the distance from them, on the same 60 prompts; "
+        f"farthest: T = 1.2 with rep {'off' if far['b_text'] == 'off' else '= 1.1'}, "
+        f"{numbers[0]} points ({numbers[1]} to {numbers[2]})"
+    )
+
+
+def test_greedy_has_no_bar_against_top_k():
+    """At temperature 0 top_k does nothing: points without bars, and the note says so."""
+    ax = plots.interaction(RUN, "temperature", "top_k")
+    assert len(segments(ax)) == 6
+    assert note(ax).endswith("greedy is one cell for every top_k, so without a bar")
+
+
+def test_lines_that_are_parallel_are_called_so():
+    """Nothing happens at any level: no largest distance is made up."""
+    run = make_run({"temperature": [0.3, 0.9], "repetition_penalty": [1.0, 1.1]}, 5, 1)
+    run.generations["text"] = "Yes."
+    ax = plots.interaction(run, "temperature", "repetition_penalty", "loop_rate")
+    assert note(ax) == "the lines are parallel; no intervals; on 5 prompts"
+
+
+def test_levels_without_order_are_not_joined():
+    """Adapters across: points and dashes, no lines between them; along temperature there are lines."""
+    run = make_run({"temperature": [0.3, 0.9]}, 10, 1, adapters=("base", "sums", "terse"))
+    apart = plots.interaction(run, "adapter", "temperature")
+    assert {line.get_linestyle() for line in apart.lines if len(line.get_xdata()) == 3} == {"None"}
+    assert {line.get_marker() for line in by_gid(apart, "parallel")} == {"_"}
+    assert "dashes: where points would be if effects only added up" in note(apart)
+    along = plots.interaction(run, "temperature", "adapter")
+    assert {line.get_linestyle() for line in along.lines if len(line.get_xdata()) == 2} >= {
+        "-",
+        ":",
+    }
 
 
 def test_many_levels_are_thinned_to_seven_lines():
@@ -373,6 +532,68 @@ def test_too_many_cells_are_cut_to_the_worst():
     assert note(axes[0]).endswith(
         "5 of 14 cells shown (limit=5): the longest answers, and the baseline"
     )
+
+
+def signs_of(n: int = 50) -> pd.DataFrame:
+    """A frame of signs: one cell with loops in half of its answers, the others cut at max_tokens nearly always."""
+    table = pd.DataFrame(
+        {
+            "cell_id": [f"{i:010x}" for i in range(n)],
+            "label": [f"cell {i}" for i in range(n)],
+            "truncated_rate": 0.9 + 0.001 * np.arange(n),
+            "loop_rate": 0.05,
+            "distinct_2": 0.9,
+        }
+    )
+    table.loc[7, ["truncated_rate", "loop_rate"]] = 0.0, 0.5
+    return table
+
+
+def test_the_worst_cell_of_each_sign_is_shown():
+    """The one cell full of loops is shown, although all others are cut more often; a frame has no baseline to speak of."""
+    axes = plots.health(signs_of(), limit=5)
+    assert "cell 7" in ticks(axes[0].yaxis)
+    assert "cell 49" in ticks(axes[0].yaxis)
+    assert note(axes[0]).endswith(
+        "5 of 50 cells shown (limit=5): the worst of each sign, then those with the most signs"
+    )
+    with_base = plots.health(signs_of(), limit=5, baseline=f"{3:010x}")
+    assert "cell 3" in ticks(with_base[0].yaxis)
+    assert note(with_base[0]).endswith("then those with the most signs, and the baseline")
+
+
+def test_cells_of_which_nothing_is_known_come_last():
+    """A missing sign is no sign, and a cell without any is not one of the worst."""
+    table = signs_of(12).assign(truncated_rate=0.01 * np.arange(12))
+    table.loc[4, ["truncated_rate", "loop_rate", "distinct_2"]] = np.nan
+    shown = ticks(plots.health(table, limit=10)[0].yaxis)
+    assert "cell 4" not in shown
+    assert {"cell 7", "cell 11"} <= set(shown)
+
+
+def test_a_sign_known_only_in_cells_that_are_not_shown():
+    """Panels are those of the cells shown."""
+    table = signs_of(8)
+    table["language_switch_rate"] = [0.01] + [np.nan] * 7
+    table.loc[0, "truncated_rate"] = 0.1
+    axes = plots.health(table, limit=2)
+    names = [ax.texts[0].get_text().replace("\n", " ") for ax in axes]
+    assert "leave the language" not in names
+    assert "end in a loop" in names
+
+
+def test_lengths_that_nobody_counted_have_no_panel():
+    """Answers made elsewhere: how they end is shown, their lengths are not drawn at 0."""
+    run = make_run({"temperature": [0.3, 0.9]}, 6, 1, timed=False)
+    run.generations["n_output_tokens"] = 0
+    axes = plots.lengths(run)
+    assert [ax.get_xlabel() for ax in axes] == ["share of answers (%)"]
+    assert axes[0].get_title(loc="left") == "How answers end"
+    assert note(axes[0]) == "lengths are not known: tokens were not counted; bold: the baseline"
+    assert [t.get_text() for t in axes[0].get_yticklabels() if t.get_visible()] == [
+        "T=0.3",
+        "T=0.9",
+    ]
 
 
 def test_cells_of_one_name_are_told_apart():

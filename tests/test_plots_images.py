@@ -28,6 +28,24 @@ def unscored() -> FakeRun:
     return run
 
 
+BESIDE = [
+    {"temperature": t, "top_k": k, "repetition_penalty": r}
+    for t in (0.5, 0.9)
+    for k in (20, 50)
+    for r in (1.05, 1.1)
+]
+
+
+def failing() -> FakeRun:
+    """Some rows failed here and there, many in one cell."""
+    run = make_run()
+    rng = np.random.default_rng(2)
+    worst = run.generations["cell_id"].eq(run.cells["cell_id"].iloc[5])
+    bad = rng.random(len(worst)) < np.where(worst, 0.4, 0.02)
+    run.generations.loc[bad, "finish_reason"] = "error"
+    return run
+
+
 KINDS = {
     "usual": lambda: make_run(
         baseline={"temperature": 0.6, "top_k": 50, "repetition_penalty": 1.0}
@@ -55,6 +73,10 @@ KINDS = {
         [{"temperature": t, "top_k": k} for t, k in [(0.3, 5), (0.7, 5), (0.7, 50), (1.2, 20)]]
     ),
     "unscored": unscored,
+    "beside the grid": lambda: make_run(
+        [*BESIDE, {"temperature": 0}, {"temperature": 0.3, "top_k": 5, "repetition_penalty": 1.2}]
+    ),
+    "failed rows": failing,
 }
 
 
@@ -66,6 +88,7 @@ def run_of(kind: str) -> FakeRun:
 
 PICTURES = {
     "quality_latency": plots.quality_latency,
+    "quality_latency, all named": lambda run: plots.quality_latency(run, label="all"),
     "heatmap": plots.heatmap,
     "heatmap of differences": lambda run: plots.heatmap(run, value="diff_vs_baseline"),
     "heatmap of times": lambda run: plots.heatmap(run, "temperature", "top_k", "e2el_ms_p50"),
@@ -81,9 +104,6 @@ REFUSED = {
     ("one cell", "heatmap"): "a heat map needs two settings that vary; varied: none",
     ("one cell", "main_effects"): "no setting varies in this run, so none can have an effect",
     ("one cell", "interaction"): "temperature does not vary in this run",
-    ("uneven", "main_effects"): (
-        "nothing to draw: no combination of the other settings was run at every level of a setting"
-    ),
 }
 """What cannot be drawn, and why."""
 
@@ -100,6 +120,9 @@ SHORT = {
     *(("200 cells", p) for p in ("heatmap", "interaction", "lengths", "health", "latency_parts")),
     *(("adapters", p) for p in ("quality_latency", "main_effects", "interaction", "lengths")),
     *(("uneven", p) for p in ("heatmap", "main_effects")),
+    *(("beside the grid", p) for p in ("heatmap", "main_effects", "interaction")),
+    *(("failed rows", p) for p in ("heatmap", "main_effects", "quality_latency")),
+    ("adapters", "quality_latency, all named"),
     ("unscored", "heatmap"),
     ("few prompts", "health"),
 }
@@ -206,6 +229,17 @@ def test_what_cannot_be_drawn_is_said(picture, message):
     with pytest.raises(WorkbenchError) as caught:
         picture(make_run({"temperature": [0, 0.7], "top_k": [5, 50]}, 3, 1, timed=False))
     assert str(caught.value) == message
+    assert plt.get_fignums() == []
+
+
+def test_settings_that_were_never_varied_alone_are_said():
+    """Every cell differs from every other in two settings: no level can be compared with another."""
+    rows = [{"temperature": t, "top_k": k} for t, k in [(0.3, 5), (0.7, 50), (1.2, 20)]]
+    with pytest.raises(WorkbenchError) as caught:
+        plots.main_effects(make_run(rows, 5, 1))
+    assert str(caught.value) == (
+        "nothing to draw: no combination of the other settings was run at every level of a setting"
+    )
     assert plt.get_fignums() == []
 
 

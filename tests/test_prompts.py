@@ -266,7 +266,11 @@ def test_plain_texts_get_lasting_ids():
     assert len({p.id for p in [*first, *second]}) == 3
     assert load(first) is first
     assert _problems(["Hi", "Hi"]) == [
-        f"row 2: id {first.prompts[0].id!r} is already used at row 1"
+        "row 2: the same prompt as row 1; leave one out, or give them ids"
+    ]
+    twice = [{"prompt": "Hi", "target": n} for n in (1, 2)]
+    assert _problems(twice) == [
+        "row 2: the same prompt as row 1, with another target; leave one out, or give them ids"
     ]
     assert _problems([]) == ["inline: no prompts"]
 
@@ -378,7 +382,7 @@ def test_two_system_messages_are_refused():
 def test_a_set_made_by_hand_is_checked():
     """Duplicate ids and empty sets are refused however the set is made."""
     one = load(["Hi"]).prompts[0]
-    with pytest.raises(PromptSetError, match=r"row 2: id '.*' is already used at row 1$"):
+    with pytest.raises(PromptSetError, match=r"row 2: the same prompt as row 1; leave one"):
         PromptSet("x", (one, one))
     with pytest.raises(PromptSetError, match=r"^prompts: inline: no prompts$"):
         PromptSet("x", ())
@@ -398,3 +402,24 @@ def test_prompts_of_several_files_remember_their_file(tmp_path):
     assert [i for ids in drawn.sets.values() for i in ids] == [p.id for p in drawn]
     assert joined.with_system("Be brief.").sets == joined.sets
     assert load("red.jsonl", tmp_path).sets == {}
+
+
+def test_a_file_with_columns_of_other_names(tmp_path):
+    """One file is read by its name, or with a map of its columns; no map is no change."""
+    path = tmp_path / "own.csv"
+    path.write_text("Question,Answer\nWhy?,42\n", encoding="utf-8")
+    fields = {"prompt": "Question", "target": "Answer"}
+    made = PromptSet.from_file({"file": str(path), "fields": fields}).prompts[0]
+    assert (made.messages[-1]["content"], made.target) == ("Why?", "42")
+    path.write_text("prompt,target\nWhy?,42\n", encoding="utf-8")
+    named = PromptSet.from_file({"file": str(path), "fields": {}})
+    assert named.sha256 == PromptSet.from_file(path).sha256
+
+
+def test_a_question_asked_twice_in_a_file(tmp_path):
+    """Rows without ids are called by their lines."""
+    path = tmp_path / "own.csv"
+    path.write_text("prompt,target\nWhy?,1\nHow?,2\nWhy?,3\n", encoding="utf-8")
+    assert _problems(path) == [
+        f"{path}:4: the same prompt as {path}:2, with another target; leave one out, or give them ids"
+    ]

@@ -253,7 +253,7 @@ def test_the_notebook_is_found_in_a_clone_and_in_a_package(tmp_path, monkeypatch
 def test_answer_first(made, run):
     """The page and the Markdown open with the sentence that the command line prints."""
     html, text = made
-    first = amounts.signs(run.answer().splitlines()[0])
+    first = amounts.signs(run.answer(width=None).splitlines()[0])
     assert text_of(re.search(r'<p class="lead">(.*?)</p>', html, re.DOTALL)[1]) == first
     assert f"**{first}**" in text.replace("\\", "")
     order = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pytest
 
 from tests import browser, reports
@@ -108,12 +109,55 @@ def test_common_random_numbers_lessen_luck(tmp_path):
 
 def test_the_front_is_described_as_it_is_computed(tmp_path):
     """A cell leaves the front if another is at least as good and as fast, and better in one of the two."""
-    run = reports.make_run(tmp_path, n_prompts=4)
+    run = reports.make_run(tmp_path, n_prompts=4, latency={"prompts": 3, "warmup": 0, "rounds": 7})
     facts = show.read(run)
+    facts.summary["on_front"] = pd.array([True] * 2 + [False] * 3, dtype="boolean")
     seen = text_of(show.cells(facts).text + show.picture(facts).text)
     assert "both better and faster" not in seen
     assert "beaten in both" not in seen
     assert seen.count("at least as good and as fast, and better in one of the two") == 3
+    facts.summary["on_front"] = pd.array([False] * 4 + [True], dtype="boolean")
+    alone = text_of(show.picture(facts).text)
+    assert "dashed line" not in alone
+    name = facts.short(facts.summary["cell_id"].iloc[-1])
+    assert f"No other cell is better or faster than {name}." in alone
+
+
+def test_few_or_noisy_timings_make_no_front(tmp_path):
+    """Where the timing cannot tell, no cell is marked, and table and picture say why."""
+    facts = show.read(reports.make_run(tmp_path, n_prompts=4))
+    page = show.cells(facts).text + show.picture(facts).text
+    why = "some cell has only 6 timed requests (it takes 20, of 2 prompts or more)"
+    assert page.count(why) == 2
+    assert '<span class="mark">front</span>' not in page
+    assert "dashed line joins" not in page
+    assert "alone on the machine" not in page
+    many = reports.make_run(
+        tmp_path / "many", n_prompts=4, latency={"prompts": 3, "warmup": 0, "rounds": 7}
+    )
+    many.latency["noisy"] = 1
+    facts = show.read(many)
+    assert "105 of 105 timed requests were noisy" in text_of(show.picture(facts).text)
+    assert any("disturbed 105 of 105 timed requests" in line for line in facts.answer)
+
+
+def test_prompts_are_those_that_were_scored(tmp_path):
+    """Headline, legend and precision count prompts with a score where some have none."""
+    rows = [
+        {"id": f"p{i}", "prompt": f"{i} + 1?", **({"target": str(i + 1)} if i < 6 else {})}
+        for i in range(9)
+    ]
+    facts = show.read(reports.make_run(tmp_path, prompts=PromptSet.from_records(rows, "some")))
+    assert "6 of 9 prompts could be scored" in facts.answer[0]
+    assert "of `numeric` over 6 of 9 prompts" in legend(facts)
+    assert (
+        "With 6 scored prompts, the interval of" in dict(limitations.listing(facts))["Precision."]
+    )
+
+
+def legend(facts):
+    """The text under the table, code marked as in Markdown."""
+    return text_of(show.cells(facts).text.replace("<code>", "`").replace("</code>", "`"))
 
 
 # ---------------------------------------------------------------------------------------------------- rows

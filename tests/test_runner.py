@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -371,3 +372,27 @@ def test_messages_go_to_standard_error(tmp_path: Path, capsys: pytest.CaptureFix
     out, err = capsys.readouterr()
     assert out == ""
     assert err.endswith("done, 42 rows\n")
+
+
+def test_lines_where_there_is_no_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a bar it says now and then how far it is; with one, or untold where to, it does not."""
+    monkeypatch.setattr(runner, "TICK_S", 0.0)
+    _, said = run(tmp_path / "a", make_plan(n_prompts=2, temperatures=(0.0,)))
+    n = len(said) - 2
+    assert n == 1
+    assert re.fullmatch(r"1 of 2 rows, [\d,]+ tokens/s", said[1])
+    _, said = run(tmp_path / "b", progress=True)
+    assert len(said) == 2
+
+
+def test_a_finished_run_that_is_being_timed(tmp_path: Path) -> None:
+    """A second call does not say that there is nothing to do while another process has the run."""
+    plan = make_plan(n_prompts=2)
+    first, _ = run(tmp_path, plan)
+    with RunStore.open(first.dir, write=True):
+        _, said = run(tmp_path, plan)
+    assert said == [
+        f"{first.dir}: finished before ({plan.n_rows} rows); another process is at work on it"
+    ]
+    _, said = run(tmp_path, plan)
+    assert said == [f"{first.dir}: finished before ({plan.n_rows} rows); nothing to run"]

@@ -209,6 +209,16 @@ def test_one_binary_row_a_prompt_gives_wilson():
     np.testing.assert_allclose([lo[0], hi[0]], stats.proportion_interval(45, 60))
 
 
+def test_graded_scores_that_are_all_zero_somewhere_are_no_trials():
+    """Where scores are graded, a cell whose answers all score 0 gets the interval of graded scores, as its neighbours do."""
+    graded = [0.0] * 50 + [0.02] * 10
+    once = stats.prompt_means(scores({"a": [0] * 60, "b": graded})).interval()
+    twice = {"a": [[0, 0]] * 60, "b": [[x, x] for x in graded]}
+    again = stats.prompt_means(scores(twice)).interval()
+    np.testing.assert_allclose(once, again)
+    assert once.hi[0] < 0.01 < stats.proportion_interval(0, 60).hi
+
+
 def test_graded_scores_are_not_widened_to_the_whole_scale():
     """Scores between .4 and .5 get bounds of that size, not of 0..1."""
     x = np.random.default_rng(0).uniform(0.4, 0.5, 60)

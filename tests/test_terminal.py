@@ -63,7 +63,7 @@ def test_36_long_cells_fit_80_columns(wide: api.Run, capsys: pytest.CaptureFixtu
     lines = printed(capsys, wide, summary)
     text = [line for line in lines if str(wide.path) not in line]
     assert max(map(len, text)) <= 80
-    flat = "".join("".join(line[3:25].split()) for line in text)
+    flat = "".join("".join(line[2:21].split()) for line in text)
     for n in (1, 18, 36):
         assert f"settingnumber{n}" in flat.replace("\n", "")
     assert "…" not in "".join(lines)
@@ -151,8 +151,66 @@ def test_json_has_null_for_what_is_unknown(wide: api.Run) -> None:
     assert first["e2el_ms_p90"] is None
     assert first["n_prompts"] == 2
     assert type(first["n_prompts"]) is int
-    assert isinstance(first["on_front"], bool)
-    assert list(first)[1:] == list(summary.columns)
+    assert first["on_front"] is None  # one request a cell tells nothing
+    assert list(first)[1:] == [*summary.columns, "n_prompts_scored"]
+    assert first["n_prompts_scored"] == 2
+
+
+def test_settings_that_are_whole_numbers_stay_so_in_json(tmp_path: Path) -> None:
+    """top_k is 5, not 5.0, and null where it is not set."""
+    done = run(tmp_path, grid={"top_k": [None, 5]}, latency=False)
+    values = [cell["top_k"] for cell in terminal.as_json(done, done.summary())["cells"]]
+    assert [type(v) for v in values] == [type(None), int]
+
+
+def test_narrow_terminals_cut_no_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the table does not fit, its lines are longer than the terminal, and every number is whole."""
+    monkeypatch.setenv("COLUMNS", "40")
+    done = run(tmp_path, latency=False)
+    summary = done.summary()
+    summary["e2el_ms_p50"] = 123_456.0
+    summary[["diff_vs_baseline", "diff_lo", "diff_hi"]] = [-0.001, -0.14, 0.001]
+    lines = printed(capsys, done, summary)
+    assert sum("123,456 " in line for line in lines if "ms" not in line) == len(summary)
+    assert lines[1].split()[-2:] == ["ms", "tokens"]
+    assert sum(" 0 [-14, 0] " in line for line in lines[:20]) == len(summary) - 1
+
+
+def test_an_unfinished_run_says_so_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is missing of a run stands before its answer, for people and in JSON."""
+    done = run(tmp_path, latency=False)
+    done.manifest["n_rows"] += 7
+    missing = f"This run is not complete: 7 of {done.manifest['n_rows']} rows were not run."
+    assert done.answer().startswith(missing)
+    assert terminal.as_json(done, done.summary())["answer"][0].startswith(missing)
+    assert any(line.startswith(missing) for line in printed(capsys, done))
+
+
+def test_the_table_names_its_scorer_and_why_there_is_no_front(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whose scores the table shows, and that few timings make no front."""
+    lines = printed(capsys, run(tmp_path))
+    assert lines[0].rstrip().endswith("; quality by numeric")
+    assert "no front: some cell has only 2 timed requests" in " ".join(lines)
+    assert not any(line.startswith("*") for line in lines)
+
+
+def test_equal_cells_stand_in_the_order_of_the_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of equal quality the baseline comes first, then the faster one, as in the report."""
+    done = run(tmp_path, latency=False)
+    summary = done.summary()
+    summary["quality"] = 0.5
+    summary["e2el_ms_p50"] = [5.0, 4.0, 3.0, 2.0, 1.0]
+    rows = printed(capsys, done, summary)[2:7]
+    labels = list(done.cells["label"])
+    assert [row[2:14].strip() for row in rows] == [labels[0], *labels[:0:-1]]
 
 
 def test_runs_fit_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

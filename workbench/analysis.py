@@ -6,23 +6,24 @@ Rules, the same everywhere:
   scored are left out and counted, never taken as 0; a cell without any scored row has no quality.
 * **Latency** of a cell: over the measured requests (warm-up left out). A block is one prompt in one round, timed for every
   cell in turn; a block with a noisy request is left out whole, so that cells are always compared on the same requests. If
-  that would leave less than half of the blocks, none is left out. A median is always given; p90 only from 64 requests.
+  that would leave less than half of the blocks, none is left out. A median is always given; p90 only from 64 requests;
+  the front only where every timed cell has requests enough for an interval and noisy ones could be left out.
 * **Loop**: an answer that ends in a passage of at least three words (or CJK characters, or punctuation marks), exactly the
   same three or more times in a row.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 
-from workbench import stats
+from workbench import resample, stats
 from workbench.errors import WorkbenchError
 from workbench.scorers.degeneration import has_loop
 from workbench.tables import SETTINGS
-from workbench.words import P90_MIN, answer_in_words, baseline_of, broken, labels_of
+from workbench.words import P90_MIN, answer_in_words, baseline_of, broken, labels_of, ranked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,6 +39,8 @@ __all__ = [
     "labels_of",
     "measured",
     "summary",
+    "timing",
+    "tokens_of",
 ]
 
 KEY: Final = ["cell_id", "prompt_id", "repeat"]
@@ -104,6 +107,15 @@ def frame(
     return out
 
 
+def tokens_of(rows: pd.DataFrame) -> pd.Series:
+    """Output tokens of answers that did not fail; NaN where they were not counted.
+
+    The end of an answer is a token too, so 0 says that nobody counted (answers made elsewhere), not that there are none.
+    """
+    tokens = rows["n_output_tokens"].astype(float)
+    return tokens.where(tokens > 0)
+
+
 def _primary(scores: pd.DataFrame, primary: str | None) -> str | None:
     """The scorer whose scores count."""
     names = list(pd.unique(scores["scorer"]))
@@ -144,6 +156,64 @@ def _latency_columns(timed: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
+def timing(
+    latency: pd.DataFrame, pairs: Iterable[tuple[str, str]], rng: np.random.Generator | int = 0
+) -> dict[str, Any]:
+    """What the timed requests of a run can carry, as plain values.
+
+    Args:
+        latency: The latency table.
+        pairs: (cell, other): cells whose times are compared, over requests of the same prompt and round.
+        rng: Generator or seed of the bootstrap.
+
+    Returns:
+        ``n`` and ``noisy``: timed requests, and those flagged as noisy. ``kept``: noisy ones count, since too few would be
+        left. ``few``: requests that count in the cell with the fewest. ``enough``: every timed cell has the requests and
+        prompts that an interval of its median takes. ``diffs``: for each pair with a request in common cell, other,
+        diff (ms, median of the differences), lo and hi (95 %, bootstrap over prompts; None if too few), n and n_prompts.
+    """
+    timed = latency[latency["warm"].eq(1)]
+    counted = measured(latency)
+    noisy = int(timed["noisy"].eq(1).sum())
+    cells = counted.groupby("cell_id")
+    few, prompts = cells.size().min(), cells["prompt_id"].nunique().min()
+    return {
+        "n": len(timed),
+        "noisy": noisy,
+        "kept": bool(noisy) and len(counted) == len(timed),
+        "few": int(few),
+        "enough": bool(few >= resample.MIN_FOR_MEDIAN and prompts >= 2),
+        "diffs": [found for pair in pairs if (found := _time_diff(counted, pair, rng))],
+    }
+
+
+def _time_diff(
+    timed: pd.DataFrame, pair: tuple[str, str], rng: np.random.Generator | int
+) -> dict[str, Any] | None:
+    """One entry of ``diffs`` of `timing`."""
+    key = ["prompt_id", "repeat", "round"]
+    new, old = (timed.loc[timed["cell_id"].eq(c), [*key, "e2el_ms"]] for c in pair)
+    both = new.merge(old, on=key, suffixes=("", "_old"))
+    both = both.assign(ms=both["e2el_ms"] - both["e2el_ms_old"], cell_id=pair[0])
+    both = both[both["ms"].notna()]
+    if both.empty:
+        return None
+    found = stats.median_interval(both, "ms", rng=rng).iloc[0]
+    lo, hi = (None if pd.isna(found[c]) else float(found[c]) for c in ("lo", "hi"))
+    values = {"cell": pair[0], "other": pair[1], "diff": float(found["p50"]), "lo": lo, "hi": hi}
+    return values | {"n": len(both), "n_prompts": int(both["prompt_id"].nunique())}
+
+
+def _told_apart(out: pd.DataFrame, baseline: str) -> list[tuple[str, str]]:
+    """Whose times the answer in words compares: the best cell with the baseline, the fastest with the best."""
+    rows = ranked(out, baseline)
+    times = rows["e2el_ms_p50"].dropna()
+    if times.empty:
+        return []
+    best, fastest = str(rows.index[0]), str(times.sort_values(kind="stable").index[0])
+    return [pair for pair in ((best, baseline), (fastest, best)) if pair[0] != pair[1]]
+
+
 # --------------------------------------------------------------------------------------------- summary
 
 
@@ -178,7 +248,8 @@ def summary(
         Quality, differences and rates as fractions (0..1), latency in milliseconds. ``n_prompts`` counts the cell's
         prompts; ``n_scored`` and ``n_failed`` count rows. ``quality_lo/hi``: see `stats.PromptMeans.interval`;
         differences: `stats.paired_difference`; front: `stats.pareto`, against ``e2el_ms_p50``. What is unknown is NaN
-        (``on_front``: NA), never 0.
+        (``on_front``: NA), never 0. ``attrs`` hold what a summary in words needs besides: baseline, level, primary,
+        prompts_scored (cell id to the number of prompts with a score) and timing (see `timing`).
 
     Raises:
         WorkbenchError: No baseline, an unknown one, or a problem of `frame`.
@@ -191,6 +262,9 @@ def summary(
     table = stats.prompt_means(tidy)
     out = cells.set_index("cell_id").reindex(columns=["adapter", "template", *SETTINGS])
     out = out.join(_counts(tidy)).join(_quality(table, level))
+    known: dict[str, Any] = {"baseline": baseline, "level": level, "primary": primary}
+    n_scored = (table.rows > 0).sum(1)
+    known["prompts_scored"] = dict(zip(map(str, table.cells), map(int, n_scored), strict=True))
     counts = ["n_prompts", "n_scored", "n_failed"]
     out[counts] = out[counts].fillna(0).astype("int64")
     if baseline in table.cells:
@@ -200,10 +274,14 @@ def summary(
     if latency is not None and len(latency):
         timed = measured(latency)
         front = stats.pareto(table, n_boot, generator, latency=timed).set_index("cell_id")
-        out = out.join(_latency_columns(timed)).join(front[["on_front", "p_on_front"]])
+        out = out.join(_latency_columns(timed))
+        if len(timed):
+            known["timing"] = timing(latency, _told_apart(out.reset_index(), baseline), generator)
+            if known["timing"]["enough"] and not known["timing"]["kept"]:
+                out = out.join(front[["on_front", "p_on_front"]])
     out = out.reset_index().reindex(columns=list(SUMMARY_COLUMNS))
     out["on_front"] = out["on_front"].astype("boolean")
-    out.attrs["baseline"] = baseline
+    out.attrs |= known
     return out
 
 
@@ -233,7 +311,7 @@ def _counts(tidy: pd.DataFrame) -> pd.DataFrame:
     answers = tidy[done]
     rates = pd.DataFrame(
         {
-            "n_output_tokens_mean": answers["n_output_tokens"],
+            "n_output_tokens_mean": tokens_of(answers),
             "truncated_rate": answers["finish_reason"].eq("length"),
             "loop_rate": _loops(answers["text"]) if "text" in answers else np.nan,
         }

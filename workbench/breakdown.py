@@ -24,11 +24,12 @@ def lengths(run: RunTables) -> pd.DataFrame:
     Returns:
         One row per cell in study order: ``cell_id``, ``label``, ``n`` (rows), ``p05`` to ``p95`` and ``mean`` of the output tokens of the
         rows that did not fail, ``max_tokens``, and the shares of rows, 0..1, that ended by ``stop``, ``tool_calls``, ``length``
-        (cut at max_tokens) and ``error``. NaN for a cell without rows.
+        (cut at max_tokens) and ``error``. NaN for a cell without rows; lengths are NaN where tokens were not counted.
     """
     rows = rows_of(run, ["cell_id", "n_output_tokens", "finish_reason"])
     out = run.cells.set_index("cell_id")[["label", "max_tokens"]]
-    done = rows[rows["finish_reason"].ne("error")].groupby("cell_id", sort=False)["n_output_tokens"]
+    answers = rows[rows["finish_reason"].ne("error")]
+    done = analysis.tokens_of(answers).groupby(answers["cell_id"], sort=False)
     for name, q in QUANTILES.items():
         out[name] = done.quantile(q)
     out["mean"] = done.mean()

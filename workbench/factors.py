@@ -1,16 +1,16 @@
 """The settings that a run varies, their levels, and which cell ran each combination of them.
 
-A greedy cell (temperature 0) does the same whatever top_p, top_k and min_p are, so it is run once and stands for every level
-of these three. Elsewhere a missing setting means that it is off, which is a level of its own: the neutral value (1 for
-top_p and the repetition penalty, 0 for min_p and the other penalties) and "off" are the same level.
+A greedy cell (temperature 0) does the same whatever top_p, top_k and min_p are, so it is run once and stands for those
+combinations of these three that sampled cells ran, and for no other: a pair of levels that nobody ran stays one that
+nobody ran. Elsewhere a missing setting means that it is off, which is a level of its own: the neutral value (1 for top_p
+and the repetition penalty, 0 for min_p and the other penalties) and "off" are the same level.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -22,7 +22,7 @@ from workbench.records import BASE
 from workbench.tables import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -109,6 +109,27 @@ class Design:
             raise WorkbenchError(f"no cell with {said}")
         return Design(levels, table.assign(**dict.fromkeys(where, 0)), self.shared)
 
+    def moot(self, by: Sequence[str]) -> tuple[str, ...]:
+        """Those of some settings that do nothing in a greedy cell, unless temperature tells it from the others."""
+        return () if "temperature" in by else tuple(name for name in by if name in self.shared)
+
+    def acting(self, by: Sequence[str]) -> Design:
+        """The combinations in which all of some settings do something: if one is `moot`, without the greedy cells.
+
+        Raises:
+            WorkbenchError: There are no others.
+        """
+        moot = self.moot(by)
+        if not moot:
+            return self
+        levels = self.levels["temperature"]
+        gone = sum(level == 0 for level in levels)  # in front, since levels ascend
+        table = self.table[self.table["temperature"] >= gone].reset_index(drop=True)
+        if table.empty:
+            raise WorkbenchError(f"at temperature 0 (greedy), {' and '.join(moot)} changes nothing")
+        table["temperature"] -= gone
+        return replace(self, levels={**self.levels, "temperature": levels[gone:]}, table=table)
+
 
 def design(cells: pd.DataFrame, collapsed: Iterable[Collapsed] = ()) -> Design:
     """The combinations of settings behind a table of cells.
@@ -134,20 +155,42 @@ def design(cells: pd.DataFrame, collapsed: Iterable[Collapsed] = ()) -> Design:
                 seen[name][values.get(name)] = None
     levels = {name: _ordered(name, found) or (None,) for name, found in seen.items()}
     table: dict[tuple[Any, ...], None] = {}
+    stands = _stands(rows, levels)
     for values, greedy, cell in rows:
-        codes = [
-            range(len(levels[name]))
-            if greedy and name in SAMPLING
-            else (levels[name].index(values.get(name)),)
-            for name in names
-        ]
-        table |= dict.fromkeys((*combination, cell) for combination in itertools.product(*codes))
+        own = {name: values.get(name) for name in names}
+        for inner in stands(values) if greedy else ({},):
+            combination = (own | inner).items()
+            table[*(levels[name].index(level) for name, level in combination), cell] = None
     shared = any(greedy for _, greedy, _ in rows)
     return Design(
         levels,
         pd.DataFrame(list(table), columns=[*names, "cell_id"]),
         tuple(n for n in names if shared and n in SAMPLING and len(levels[n]) > 1),
     )
+
+
+def _stands(
+    rows: Iterable[tuple[dict[str, Level], bool, str]], levels: Mapping[str, tuple[Level, ...]]
+) -> Callable[[dict[str, Level]], Iterable[dict[str, Level]]]:
+    """What a greedy cell stands for: the top_p, top_k and min_p of the sampled cells that are like it in all else.
+
+    If no sampled cell is, those of all sampled cells; if there is none at all, one combination.
+    """
+    inner = [name for name in levels if name in SAMPLING]
+    outer = [name for name in levels if name not in (*SAMPLING, "temperature")]
+    ran: dict[tuple[Level, ...], dict[tuple[Level, ...], None]] = {}
+    for values, greedy, _ in rows:
+        if not greedy:
+            place = tuple(values.get(name) for name in outer)
+            ran.setdefault(place, {})[tuple(values.get(name) for name in inner)] = None
+    every = {combination: None for found in ran.values() for combination in found}
+
+    def stands(values: dict[str, Level]) -> Iterable[dict[str, Level]]:
+        place = tuple(values.get(name) for name in outer)
+        found = ran.get(place) or every or {tuple(levels[name][0] for name in inner): None}
+        return [dict(zip(inner, combination, strict=True)) for combination in found]
+
+    return stands
 
 
 def _written(pair: Collapsed) -> dict[str, Any]:
@@ -209,71 +252,38 @@ def level_text(setting: str, level: Level, *, name: bool = False) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Average:
-    """Groups of combinations, and how each averages over the cells in it.
+class Crossing:
+    """Groups of combinations, and for each cell in one which company it was run in.
 
     Attributes:
         codes: One row per group, columns of level codes.
-        weights: Shape (groups, cells), rows that sum to 1, or to 0 for a group without cells.
-        n_cells: Shape (groups,), cells that count.
-        n_used: Combinations of the other settings that every group averages over.
-        n_others: Combinations of the other settings there are.
-        balanced: True if all groups average over the same combinations of the other settings.
+        group: Shape (rows,), position of a group; a row is a cell that ran a combination.
+        rest: Shape (rows,), number of the combination of the other settings.
+        cell: Shape (rows,), position of the cell.
     """
 
     codes: pd.DataFrame
-    weights: NDArray[np.float64]
-    n_cells: NDArray[np.int64]
-    n_used: int
-    n_others: int
-    balanced: bool
+    group: NDArray[np.intp]
+    rest: NDArray[np.intp]
+    cell: NDArray[np.intp]
 
 
-def average(
-    design: Design,
-    by: Sequence[str],
-    cells: Sequence[str],
-    known: NDArray[np.bool_],
-    *,
-    strict: bool = True,
-) -> Average:
-    """Average the other settings out.
-
-    Only those combinations of the other settings count that were run, and have a value, in every group that has any
-    value at all: what is left is a balanced grid, in which no group is better for having run in better company.
+def cross(design: Design, by: Sequence[str], cells: Sequence[str]) -> Crossing:
+    """The levels of some settings against the combinations of all others.
 
     Args:
         design: The combinations.
         by: The settings whose levels make the groups.
-        cells: Cell ids, the columns of the weights.
-        known: Shape (cells,), which of them have a value.
-        strict: If no combination of the others is complete: True gives all groups weight 0, False lets each average over what
-            it has (``balanced`` is False then).
+        cells: Cell ids; others are left out.
     """
-    table = design.table
+    table = design.table[design.table["cell_id"].isin(cells)]
     others = [name for name in design.varied if name not in by]
     group = table.groupby(list(by), sort=True).ngroup().to_numpy()
-    rest = table.groupby(others).ngroup().to_numpy() if others else np.zeros(len(table), np.int64)
-    column = pd.Index(cells).get_indexer(pd.Index(table["cell_id"]))
-    usable = (column >= 0) & known[column]
-    n_groups, n_others = int(group.max()) + 1, int(rest.max()) + 1
-    shape = n_others, n_groups
-    count = np.bincount((rest * n_groups + group)[usable], minlength=shape[0] * shape[1])
-    count = count.reshape(shape)
-    alive = np.asarray(count.any(0))
-    full = np.asarray((count[:, alive] > 0).all(1)) & alive.any()
-    balanced = bool(full.any())
-    kept = full[:, None] & alive if balanced or strict else count > 0
-    share = kept / np.maximum(kept.sum(0), 1) / np.maximum(count, 1)
-    weights = np.zeros((n_groups, len(cells)))
-    rows = np.flatnonzero(usable)
-    np.add.at(weights, (group[rows], column[rows]), share[rest[rows], group[rows]])
+    rest = table.groupby(others).ngroup().to_numpy() if others else np.zeros(len(table), int)
     codes = table[list(by)].assign(_group=group).drop_duplicates("_group").sort_values("_group")
-    return Average(
+    return Crossing(
         codes.drop(columns="_group").reset_index(drop=True),
-        weights,
-        (weights > 0).sum(1),
-        int(full.sum()),
-        n_others,
-        balanced,
+        group.astype(np.intp),
+        rest.astype(np.intp),
+        pd.Index(cells).get_indexer(pd.Index(table["cell_id"])).astype(np.intp),
     )

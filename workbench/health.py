@@ -64,8 +64,8 @@ def health(run: RunAnswers, *, intervals: bool = False, level: float = 0.95) -> 
         occurred before in the answer), ``distinct_2`` (mean share of different word pairs; falls with length),
         ``language_switch_rate`` (of the answers whose language can be told), ``agreement`` (mean share of equal pairs among
         the answers to one prompt), and ``n_output_tokens_mean``. NaN where there is nothing to judge, as is ``agreement`` with
-        one repeat. With ``intervals`` also ``<figure>_lo`` and ``<figure>_hi`` of the fractions: Wilson's interval where every
-        prompt has one answer that shows the sign or not, else clustered by prompt (`stats.PromptMeans.interval`).
+        one repeat. With ``intervals`` also ``<figure>_lo`` and ``<figure>_hi`` of the fractions: for signs that an answer shows
+        or not, Wilson's interval where every prompt has one answer; else clustered by prompt (`stats.PromptMeans.interval`).
     """
     needed = [*analysis.KEY, "group", "finish_reason", "n_output_tokens", "text"]
     rows = rows_of(run, needed)
@@ -78,7 +78,8 @@ def health(run: RunAnswers, *, intervals: bool = False, level: float = 0.95) -> 
     out = out.join(by_cell[["truncated_rate", *_SIGNS]].mean())
     agreed = _agreements(rows)
     out["agreement"] = agreed.groupby("cell_id")["agreement"].mean().reindex(out.index)
-    out["n_output_tokens_mean"] = by_cell["n_output_tokens"].mean()
+    tokens = analysis.tokens_of(rows).groupby(rows["cell_id"], sort=False)
+    out["n_output_tokens_mean"] = tokens.mean()
     if intervals:
         for column in COLUMNS:
             table = agreed if column == "agreement" else rows

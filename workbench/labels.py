@@ -1,7 +1,8 @@
 """Placing names next to points so that none hides another, a marker, or a line.
 
 All geometry is in pixels. Each name tries the spots around its point first, then a lattice over the whole axes, and takes
-the cheapest: near its point, off the markers and lines. Two names never overlap as long as there is room for both.
+the cheapest: near its point, off the markers and lines. Two names never overlap: one that finds no room is left out, and
+where there are many, so is one that would stand far from its point.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ _MARKER: Final = 60.0
 _LINE: Final = 12.0
 """Cost of covering a bit of a line."""
 _HARD: Final = 1e6
+"""Cost of what must not be: a name over another, or outside."""
+_FAR: Final = 80.0
+"""Most that the spot of a name may cost when there are many."""
+_MANY: Final = 40
+"""Names that may stand anywhere; those after them only where it is not far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,7 @@ def place(ax: Axes, labels: Sequence[Label], markers: Floats, lines: Floats) -> 
         lines: Shape (m, 2), data coordinates better not covered.
 
     Returns:
-        The annotations, in the order of ``labels``.
+        The annotations, in the order of ``labels``; those for which there is no room are left out.
     """
     figure = ax.get_figure(root=True)
     assert figure is not None
@@ -90,7 +96,7 @@ def place(ax: Axes, labels: Sequence[Label], markers: Floats, lines: Floats) -> 
         strokes=np.asarray(ax.transData.transform(lines)) if len(lines) else np.empty((0, 2)),
         scale=figure.dpi / 100,
     )
-    notes = []
+    notes: list[Annotation] = []
     for label in labels:
         note = ax.annotate(
             label.text,
@@ -102,13 +108,20 @@ def place(ax: Axes, labels: Sequence[Label], markers: Floats, lines: Floats) -> 
             ha="left",
             va="bottom",
             path_effects=[withStroke(linewidth=2.4, foreground="white", alpha=0.85)],
+            gid="name",
         )
         note.set_in_layout(False)
         extent = note.get_window_extent()
         size = np.array([extent.width, extent.height])
         anchor = ax.transData.transform((label.x, label.y))
         boxes = _spots(anchor, size, scene, label.gap * scene.scale)
-        box = boxes[int(np.argmin(_cost(boxes, anchor, scene)))]
+        most = _HARD if len(notes) < _MANY else _FAR
+        boxes = boxes[_away(boxes, anchor, scene) < most]
+        cost = _cost(boxes, anchor, scene)
+        if cost.min(initial=_HARD) >= most:
+            note.remove()
+            continue
+        box = boxes[int(cost.argmin())]
         note.set_position(tuple((box[:2] - anchor) * 72 / figure.dpi))
         scene.taken.append(box)
         _leader(ax, label, box, anchor)
@@ -138,12 +151,18 @@ def _spots(anchor: Floats, size: Floats, scene: _Scene, gap: float) -> Floats:
     return np.hstack([corners, corners + size])
 
 
+def _away(boxes: Floats, anchor: Floats, scene: _Scene) -> Floats:
+    """What the distance of each box from its point costs."""
+    nearest = np.clip(anchor, boxes[:, :2], boxes[:, 2:])
+    away: Floats = np.hypot(*(nearest - anchor).T) / scene.scale
+    return away + 1.5 * np.maximum(away - 14, 0)  # in place reads better than with a leader
+
+
 def _cost(boxes: Floats, anchor: Floats, scene: _Scene) -> Floats:
     """How bad each box is, in pixels of distance at 100 dpi."""
     scale = scene.scale
     nearest = np.clip(anchor, boxes[:, :2], boxes[:, 2:])
-    cost: Floats = np.hypot(*(nearest - anchor).T) / scale
-    cost += 1.5 * np.maximum(cost - 14, 0)  # in place reads better than with a leader
+    cost = _away(boxes, anchor, scene)
     cost += _MARKER * _covered(boxes, scene.points, 4 * scale).sum(1)
     cost += _LINE * np.minimum(_crossings(boxes, scene), 8)
     low, high = scene.inside[:2], scene.inside[2:]
@@ -196,6 +215,7 @@ def _leader(ax: Axes, label: Label, box: Floats, anchor: Floats) -> None:
         xytext=tuple((nearest - anchor) * 72 / figure.dpi),
         textcoords="offset points",
         zorder=2.5,
+        gid="name",
         arrowprops={
             "arrowstyle": "-",
             "color": "0.45",

@@ -45,6 +45,8 @@ STALLED_SHARE: Final = 0.10
 OTHERS_SHARE: Final = 0.05
 OTHERS_ALONE_SHARE: Final = 0.25
 OTHERS_SECONDS: Final = 0.03
+TICK_S: Final = 30.0
+"""Where there is no progress bar, a line says so often how far it is, seconds."""
 
 MIN_N: Final = ((50.0, 1), (90.0, 64), (95.0, 130), (99.0, 662))
 """Percentile and the least number of values from which it is printed; between two, the higher one's number counts."""
@@ -224,9 +226,13 @@ def run(
     store.add_plan(plan)
     timed: list[dict[str, Any]] = []
     n_failed, status = 0, "finished"
+    if todo and say is not None:
+        say(f"{store.dir}: {len(todo):,} requests to time, one at a time")
     try:
         with (
-            _bar(len(slots), len(slots) - len(todo), shown=progress and bool(todo)) as step,
+            _bar(
+                len(slots), len(slots) - len(todo), shown=progress and bool(todo), say=say
+            ) as step,
             _quiet(),
         ):
             for i in range(warmup if todo else 0):
@@ -283,8 +289,9 @@ def _note(
     if result.n_done_before == result.n_rows:
         say(f"{result.dir}: {result.n_rows:,} requests timed before; nothing to time")
         return
-    text = f"{result.dir}: {result.n_run:,} requests timed, {result.n_done_before:,} before"
-    text += f", {result.n_noisy:,} noisy" if result.n_noisy else ""
+    text = f"{result.dir}: {result.n_run:,} request{'s' * (result.n_run != 1)} timed"
+    text += f" ({result.n_done_before:,} before)" if result.n_done_before else ""
+    text += f", {result.n_noisy:,} of them noisy" if result.n_noisy else ""
     text += f", {result.n_failed:,} failed" if result.n_failed else ""
     if result.status == "interrupted":
         text += "; interrupted, run the same command again to continue"
@@ -370,10 +377,29 @@ def _quiet() -> Iterator[None]:
             gc.enable()
 
 
+class _Ticks:
+    """Says every `TICK_S` seconds how many requests are timed."""
+
+    def __init__(self, total: int, done: int, say: Say | None) -> None:
+        self._total, self._done, self._say = total, done, say
+        self._told = time.monotonic()
+
+    def __call__(self) -> None:
+        """One more request."""
+        self._done += 1
+        now = time.monotonic()
+        if self._say is not None and now - self._told >= TICK_S and self._done < self._total:
+            self._say(f"{self._done:,} of {self._total:,} requests timed")
+            self._told = now
+
+
 @contextlib.contextmanager
-def _bar(total: int, done: int, *, shown: bool) -> Iterator[Callable[[], object]]:
+def _bar(
+    total: int, done: int, *, shown: bool, say: Say | None = None
+) -> Iterator[Callable[[], object]]:
+    """A step for each request: of a bar, or of lines now and then where there is none."""
     if not shown:
-        yield lambda: None
+        yield _Ticks(total, done, say)
         return
     from tqdm.auto import tqdm  # noqa: PLC0415 - not needed without a bar
 

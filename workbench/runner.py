@@ -18,7 +18,7 @@ from workbench import provenance
 from workbench.committer import Committer
 from workbench.errors import EngineError, StoreError
 from workbench.records import Score
-from workbench.rundir import MANIFEST, read_manifest
+from workbench.rundir import MANIFEST, is_being_written, read_manifest
 from workbench.store import RunStore, ScoreRow
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 NEEDED: Final = {"run_id", "study", "n_cells", "n_rows", "engine", "status"}
 """Entries of a manifest without which a directory is no run."""
+TICK_S: Final = 30.0
+"""Where there is no progress bar, a line says so often how far it is, seconds."""
 _NUMERICS: Final = ("engine", "kernel", "dtype", "device")
 """What, if it changes between two calls, can change the last digits of a logit."""
 
@@ -124,7 +126,8 @@ def run(
         progress: Show a progress bar.
         on_row: Called with each row and its scores once they are committed, in order of arrival.
         new: Start another run even if there is one.
-        say: Told in one line what is going on; to standard error by default.
+        say: Told in one line what is going on, without a progress bar also every half minute how far it is; by default to
+            standard error, without the latter.
 
     Raises:
         StoreError: The record cannot be written, or another process is writing it.
@@ -133,13 +136,15 @@ def run(
     tell = say or to_stderr
     info = engine.info.only({cell.adapter for cell in plan.cells})
     own = store is None
-    resumed = store is not None
+    resumed, busy = store is not None, False
     if store is None:
         found = None if new else find_run(plan, out, info)
         resumed = found is not None
         if found is not None:
             # A finished run is only looked at: any number of processes may do so at once.
-            store = RunStore.open(found, write=read_manifest(found).get("status") != "finished")
+            finished = read_manifest(found).get("status") == "finished"
+            store = RunStore.open(found, write=not finished)
+            busy = finished and is_being_written(found)
         else:
             made = provenance.manifest(plan.study, plan, info, scorers)
             store = RunStore.create(Path(out) / plan.study.name / made["run_id"], made)
@@ -151,8 +156,10 @@ def run(
             scorers=scorers,
             score=score or judge,
             say=tell,
+            tick=say,
             on_row=on_row,
             resumed=resumed,
+            busy=busy,
         )
         return loop.run(progress=progress)
     finally:
@@ -221,8 +228,10 @@ class _Loop:
         scorers: Sequence[RowScorer],
         score: Judge,
         say: Say,
+        tick: Say | None,
         on_row: OnRow | None,
         resumed: bool,
+        busy: bool,
     ) -> None:
         self.plan = plan
         self.engine = engine
@@ -230,8 +239,10 @@ class _Loop:
         self.scorers = [(s, provenance.scorer_entry(s)["version"]) for s in scorers]
         self.score = score
         self.say = say
+        self.tick = tick
         self.on_row = on_row
         self.resumed = resumed
+        self.busy = busy
         self.tokens = 0
         self.generating_s = 0.0
 
@@ -242,7 +253,8 @@ class _Loop:
         done = store.done_keys()
         n_before = len(done)
         if n_before == n_rows and store.manifest.get("status") == "finished":
-            self.say(f"{store.dir}: finished before ({n_rows:,} rows); nothing to run")
+            what = "another process is at work on it" if self.busy else "nothing to run"
+            self.say(f"{store.dir}: finished before ({n_rows:,} rows); {what}")
             return self._result("finished", n_before, 0, started)
         self._begin(n_before)
         committer = Committer(store, self.on_row)
@@ -304,7 +316,7 @@ class _Loop:
         n_back = 0
         started = time.monotonic()
         answers = self.engine.generate(self.plan.requests(skip=done))
-        with _Bar(self.plan.n_rows, len(done), shown=progress) as bar:
+        with _Bar(self.plan.n_rows, len(done), shown=progress, say=self.tick) as bar:
             try:
                 for generation in answers:
                     committer.add(generation, self._scores(generation))
@@ -372,16 +384,18 @@ class _Loop:
 
 
 class _Bar:
-    """A progress bar for terminals and notebooks: rows done, tokens per second, time left."""
+    """A progress bar for terminals and notebooks: rows done, tokens per second, time left; else a line now and then."""
 
-    def __init__(self, n_rows: int, n_done: int, *, shown: bool) -> None:
+    def __init__(self, n_rows: int, n_done: int, *, shown: bool, say: Say | None = None) -> None:
         self._bar: Any = None
         if shown:
             # tqdm.auto picks the notebook bar where there is a notebook with ipywidgets.
             from tqdm.auto import tqdm  # noqa: PLC0415 - not needed without a bar
 
             self._bar = tqdm(total=n_rows, initial=n_done, unit="row", dynamic_ncols=True)
-        self._started = time.monotonic()
+        self._started = self._told = time.monotonic()
+        self._n, self._n_rows = n_done, n_rows
+        self._say = None if shown else say
 
     def __enter__(self) -> Self:
         return self
@@ -392,6 +406,12 @@ class _Bar:
 
     def step(self, tokens: int) -> None:
         """One more row; ``tokens`` is the total of this call."""
+        self._n += 1
+        now = time.monotonic()
+        if self._say is not None and now - self._told >= TICK_S and self._n < self._n_rows:
+            rate = tokens / (now - self._started)
+            self._say(f"{self._n:,} of {self._n_rows:,} rows, {rate:,.0f} tokens/s")
+            self._told = now
         if self._bar is not None:
             rate = tokens / max(time.monotonic() - self._started, 1e-9)
             self._bar.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)

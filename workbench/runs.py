@@ -54,6 +54,21 @@ class Run:
         """The manifest's "finished", "failed rows", "interrupted" or "running"; "stopped" if it died while running."""
         return status(self.path, self.manifest)
 
+    @property
+    def n_missing(self) -> int:
+        """Rows of the plan that were never run."""
+        return max(0, int(self.manifest["n_rows"]) - len(self.generations))
+
+    @property
+    def unfinished(self) -> str | None:
+        """What is missing of the run, in words; None if every row was run."""
+        if not self.n_missing:
+            return None
+        return (
+            f"This run is not complete: {self.n_missing:,} of {int(self.manifest['n_rows']):,} rows were not run. "
+            "Run the same command again to continue it."
+        )
+
     @cached_property
     def study(self) -> Study:
         """The study as it was declared; prompts that cannot be named here any more are those of the run."""
@@ -183,7 +198,7 @@ class Run:
         return str(found.cell_id.iloc[0])
 
     def answer(self, summary: pd.DataFrame | None = None, *, width: int | None = 100) -> str:
-        """What the run found, in words.
+        """What the run found, in words; of an unfinished run first that it is one.
 
         Args:
             summary: The run's summary, if there is one already.
@@ -193,6 +208,8 @@ class Run:
 
         table = self.summary() if summary is None else summary
         said = analysis.answer_in_words(table, self.cells, confirm=self.confirmation())
+        if self.unfinished:
+            said = f"{self.unfinished}\n{said}"
         return said if width is None else analysis.broken(said, width)
 
     def write(self) -> list[Path]:
@@ -227,7 +244,7 @@ def open_run(path: str | Path, out: str | Path = "results") -> Run:
     """Open a run.
 
     Args:
-        path: A run directory, a study's directory (its newest run), a run id, or "latest".
+        path: A run directory, a run id, a study's directory or name (its newest run), or "latest".
         out: Where run ids and "latest" are looked up.
 
     Raises:
@@ -239,12 +256,18 @@ def open_run(path: str | Path, out: str | Path = "results") -> Run:
     newest = next(runner.runs(place), None) if place.is_dir() else None
     if newest:
         return Run(newest[0])
-    found = [(m.get("started_utc", ""), d) for d, m in all_runs(out)]
+    listed = all_runs(out)  # by study, newest first
+    found = [(m.get("started_utc", ""), d) for d, m in listed]
     if str(path) == "latest" and found:
         return Run(max(found)[1])
     for _, directory in found:
         if directory.name == str(path):
             return Run(directory)
+    own = next((d for d, m in listed if m["study"]["name"] == str(path)), None)
+    if own is not None:
+        return Run(own)
+    if place.is_dir():
+        raise StoreError(f"{path}: no run in this folder (no {MANIFEST}, and none in its folders)")
     if not found:
         raise StoreError(f"no run {str(path)!r}: there are no runs under {out}")
     raise StoreError(

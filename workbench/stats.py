@@ -195,10 +195,13 @@ class PromptMeans:
         return mean
 
     def interval(self, level: float = 0.95) -> Interval:
-        """Bounds of `quality`, shape (cells,): Wilson where every prompt is one 0/1 row, else clustered by prompt."""
+        """Bounds of `quality`, shape (cells,): Wilson where every prompt is one 0/1 row, else clustered by prompt.
+
+        Graded scores that happen to be all 0 or 1 in some cell are no trials there: Wilson's is for tables of 0/1 alone.
+        """
         lo, hi = _interval(self.means, self.codes, level, 2 * self._ends())
-        if self.codes is None:
-            wilson = self.binary & (self.rows <= 1).all(1)
+        if self.codes is None and self.binary.all():
+            wilson = (self.rows <= 1).all(1)
             n = self.rows[wilson].sum(1)
             k = np.nansum(self.means[wilson], axis=1)
             lo[wilson], hi[wilson] = proportion_interval(k, n, level)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from workbench.runs import PLOT, SUMMARY, status
-from workbench.words import baseline_of, labels_of
+from workbench.words import baseline_of, front_unknown, labels_of, ranked, scored_prompts, signed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,13 +19,23 @@ if TYPE_CHECKING:
     from workbench.runs import Run
 
 _SHOWN = 40
+_WHOLE = ("top_k", "max_tokens")
+"""Settings that are whole numbers, or unset."""
+
+
+class _Pipe(Console):
+    """A console that leaves it to the command what to do when nobody reads on."""
+
+    def on_broken_pipe(self) -> None:
+        """Pass it on; rich would end the process as a failure."""
+        raise BrokenPipeError
 
 
 def console() -> Console:
     """Standard output; 80 columns, or COLUMNS, where it is no terminal. Text is printed as it is."""
     columns = os.environ.get("COLUMNS", "")
     width = None if sys.stdout.isatty() else int(columns) if columns.isdecimal() else 80
-    return Console(width=width, markup=False, emoji=False, highlight=False)
+    return _Pipe(width=width, markup=False, emoji=False, highlight=False)
 
 
 def as_json(run: Run, summary: pd.DataFrame) -> dict[str, Any]:
@@ -35,6 +45,10 @@ def as_json(run: Run, summary: pd.DataFrame) -> dict[str, Any]:
         {str(k): getattr(v, "item", lambda v=v: v)() for k, v in row.items()}
         for row in plain.to_dict("records")
     ]
+    rows = [
+        {k: int(v) if k in _WHOLE and v is not None else v for k, v in row.items()} for row in rows
+    ]
+    known = scored_prompts(summary)
     labels = labels_of(summary, run.cells)
     return {
         "run": str(run.path),
@@ -42,7 +56,11 @@ def as_json(run: Run, summary: pd.DataFrame) -> dict[str, Any]:
         "status": run.status,
         "answer": run.answer(summary, width=None).splitlines(),
         "baseline": baseline_of(summary),
-        "cells": [{"label": labels[row["cell_id"]], **row} for row in rows],
+        "primary": run.primary,
+        "cells": [
+            {"label": labels[row["cell_id"]], **row, "n_prompts_scored": int(n)}
+            for row, n in zip(rows, known, strict=True)
+        ],
         "files": files(run),
     }
 
@@ -61,12 +79,19 @@ def print_run(run: Run, summary: pd.DataFrame) -> None:
     """A run's answer in words, its table, best cell first, and where the files are."""
     out = console()
     table = _cells_table(run, summary)
+    # Numbers are never cut: a terminal too narrow for them breaks the lines.
+    own = out.width
+    out.width = max(own, out.measure(table, options=out.options.update(width=10_000)).minimum)
     out.print(table)
+    out.width = own
     rest = len(summary) - _SHOWN
     if rest > 0:
         out.print(f"  and {rest} more cells, in {run.path / 'summary.csv'}", soft_wrap=True)
     if summary["on_front"].eq(True).any():
         out.print("* on the front: no other cell is as good and as fast, and better in one")
+    elif summary["e2el_ms_p50"].notna().any():
+        why = front_unknown(summary.attrs.get("timing")) or "no scored cell was timed"
+        out.print(f"no front: {why}")
     out.print()
     out.print(run.answer(summary, width=None))
     out.print()
@@ -78,6 +103,7 @@ def _cells_table(run: Run, summary: pd.DataFrame) -> Table:
     labels, base = labels_of(summary, run.cells), baseline_of(summary)
     engine = run.manifest["engine"]
     title = f"{run.manifest['study']['name']}: {engine['model']}, {engine['quantization']}, kernel {engine['kernel']}, {engine['device']}"
+    title += f"; quality by {run.primary}" if run.primary else ""
     table = Table(title=title, box=None, pad_edge=False, title_justify="left", header_style="bold")
     failed = bool(summary["n_failed"].any())
     table.add_column("")
@@ -85,7 +111,9 @@ def _cells_table(run: Run, summary: pd.DataFrame) -> Table:
     names = ["quality %", "vs baseline", "p", "e2el ms", "tokens"] + ["failed"] * failed
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
-    best_first = summary.sort_values("quality", ascending=False, na_position="last", kind="stable")
+    order = list(ranked(summary, base).index)
+    order += [cell for cell in summary["cell_id"] if cell not in set(order)]
+    best_first = summary.set_index("cell_id", drop=False).loc[order]
     for row in best_first.head(_SHOWN).to_dict("records"):
         is_base = row["cell_id"] == base
         versus = _interval(row["diff_vs_baseline"], row["diff_lo"], row["diff_hi"], sign="+")
@@ -99,6 +127,8 @@ def _cells_table(run: Run, summary: pd.DataFrame) -> Table:
         ]
         on_front = not pd.isna(row["on_front"]) and bool(row["on_front"])
         table.add_row("*" if on_front else "", labels[row["cell_id"]], *values[: len(names)])
+    for column in table.columns[2:]:
+        column.min_width = max(len(str(text)) for text in (column.header, *column.cells))
     return table
 
 
@@ -109,8 +139,10 @@ def _number(value: Any, form: str) -> str:
 def _interval(value: Any, low: Any, high: Any, sign: str = "") -> str:
     if pd.isna(value):
         return "-"
-    middle = f"{100 * value:{sign}.0f}"
-    return middle if pd.isna(low) else f"{middle} [{100 * low:{sign}.0f}, {100 * high:{sign}.0f}]"
+    middle, *ends = (
+        signed(100 * v) if sign else f"{100 * v:.0f}" for v in (value, low, high) if pd.notna(v)
+    )
+    return f"{middle} [{', '.join(ends)}]" if ends else middle
 
 
 def print_runs(found: list[tuple[Path, dict[str, Any]]], where: Path) -> None:

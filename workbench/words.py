@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 
 from workbench.latency import MIN_N
 from workbench.plan import SHORT
+from workbench.resample import MIN_FOR_MEDIAN
 from workbench.tables import SETTINGS
 
 P90_MIN: Final = dict(MIN_N)[90.0]
@@ -83,13 +84,16 @@ def answer_in_words(
     """
     names = labels_of(table, cells)
     base = baseline_of(table) if baseline is None else baseline
-    rows = ranked(table, base)
+    rows = ranked(table.assign(n_known=scored_prompts(table)), base)
     if rows.empty:
         return f"No answer was scored.\n{_rows_in_words(table, confirm)}"
     best = rows.iloc[0]
-    again = None if confirm is None else _row(confirm.set_index("cell_id"), best.name)
+    held = confirm
+    if held is not None:
+        held = held.assign(n_known=scored_prompts(held)).set_index("cell_id")
+    again = None if held is None else _row(held, best.name)
     if again is not None and base in rows.index and pd.notna(again["quality"]):
-        before = _row(confirm.set_index("cell_id"), base) if confirm is not None else again
+        before = again if held is None else _row(held, base)
         lines = _confirmed(best, again, before, names, base)
         if len(rows) > 1:
             verdicts = _verdicts(rows.drop(index=str(base)), alpha, start="a")
@@ -107,8 +111,32 @@ def answer_in_words(
                 f"The best of {len(rows)} may look better than it is, being picked by this very score; "
                 "only held-out prompts tell its true quality."
             )
-    lines += [_latency_in_words(rows, base, names), _rows_in_words(table, confirm)]
+    lines += [
+        _latency_in_words(rows, base, names, table.attrs.get("timing")),
+        _rows_in_words(table, confirm),
+    ]
     return "\n".join(lines)
+
+
+def scored_prompts(table: pd.DataFrame) -> pd.Series:
+    """Prompts with a score of each row of a summary; ``n_prompts`` counts those that were answered.
+
+    A summary read back from CSV does not hold them; there it is the most that there can be.
+    """
+    known = table["cell_id"].map(table.attrs.get("prompts_scored", {}))
+    most = table["n_prompts"].clip(upper=table["n_scored"])
+    return known.fillna(most).astype(int)
+
+
+def prompts_in_words(scored: int, asked: int) -> str:
+    """How many prompts a quality is of.
+
+    >>> prompts_in_words(30, 30), prompts_in_words(1, 1), prompts_in_words(6, 30)
+    ('30 prompts', '1 prompt', '6 of 30 prompts could be scored')
+    """
+    if scored != asked:
+        return f"{scored:,} of {asked:,} prompts could be scored"
+    return f"{asked:,} prompt{'s' if asked != 1 else ''}"
 
 
 def ranked(table: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
@@ -157,7 +185,7 @@ def _confirmed(
         lines[0] += f" {verdict}"
         lines.append(
             f"Baseline: {names[str(base)]}, {_percent(before['quality'])} on the same prompts; "
-            f"difference {diff:+.1f} points (interval {lo:+.1f} to {hi:+.1f})."
+            f"difference {signed(diff, 1)} points (interval {signed(lo, 1)} to {signed(hi, 1)})."
         )
     lines.append(
         f"It was chosen on the other prompts, by {_quality_in_words(best)}; a score that chose is too good on average."
@@ -179,10 +207,9 @@ def _percent(value: float) -> str:
 
 
 def _quality_in_words(row: pd.Series) -> str:
-    n = int(row["n_prompts"])
-    prompts = f"{n:,} prompt{'s' if n != 1 else ''}"
     if pd.isna(row["quality"]):
-        return f"not scored ({prompts})"
+        return f"not scored ({prompts_in_words(int(row['n_prompts']), int(row['n_prompts']))})"
+    prompts = prompts_in_words(int(row["n_known"]), int(row["n_prompts"]))
     bounds = "too few prompts for an interval"
     if pd.notna(row["quality_lo"]):
         bounds = f"95 % interval {100 * row['quality_lo']:.1f} to {100 * row['quality_hi']:.1f}"
@@ -217,7 +244,7 @@ def _difference(best: pd.Series, base: pd.Series, name: str) -> str:
     p = best["p_adjusted"]
     shown = p_in_words(p)
     return (
-        f"{text}Difference on the same prompts: {diff:+.1f} points (interval {lo:+.1f} to {hi:+.1f}, "
+        f"{text}Difference on the same prompts: {signed(diff, 1)} points (interval {signed(lo, 1)} to {signed(hi, 1)}, "
         f"taken alone); {shown} with all comparisons counted (Holm)."
     )
 
@@ -232,7 +259,9 @@ def _verdicts(others: pd.DataFrame, alpha: float, start: str = "A") -> str:
     )
 
 
-def _latency_in_words(rows: pd.DataFrame, base: str | None, names: dict[str, str]) -> str:
+def _latency_in_words(
+    rows: pd.DataFrame, base: str | None, names: dict[str, str], timing: dict[str, Any] | None
+) -> str:
     timed = rows[rows["e2el_ms_p50"].notna()]
     if timed.empty:
         return "Latency was not measured: run `workbench latency RUN`."
@@ -241,18 +270,77 @@ def _latency_in_words(rows: pd.DataFrame, base: str | None, names: dict[str, str
         text = f"Its median answer takes {best['e2el_ms_p50']:,.0f} ms"
         other = rows["e2el_ms_p50"].get(base)
         if base != best.name and pd.notna(other):
-            change = best["e2el_ms_p50"] / other - 1
-            text += f", the baseline's {other:,.0f} ms ({100 * change:+.0f} %)"
+            found = _time_diff(timing, best.name, base)
+            text += f", the baseline's {other:,.0f} ms{_versus(found, timing)}"
         text += "."
     fast = timed.sort_values("e2el_ms_p50", kind="stable").iloc[0]
-    if fast.name != best.name:
+    sure = _time_diff(timing, fast.name, best.name)
+    if not front_unknown(timing) and sure and (sure["hi"] or 0) < 0:
         text += (
             f" Fastest: {names[str(fast.name)]}, {fast['e2el_ms_p50']:,.0f} ms at "
             f"{_percent(fast['quality'])}."
         )
+    if unknown := front_unknown(timing):
+        text += f" Which cells are fast cannot be told: {unknown}."
+    text += _noise_in_words(timing)
     if timed["e2el_ms_p90"].isna().all():
         text += f" n too small for p90 (it needs {P90_MIN} requests a cell)."
     return text
+
+
+def _time_diff(timing: dict[str, Any] | None, cell: object, other: object) -> dict[str, Any] | None:
+    """The difference in time between two cells, if it was computed."""
+    diffs = timing["diffs"] if timing else []
+    return next((d for d in diffs if (d["cell"], d["other"]) == (cell, other)), None)
+
+
+def _versus(found: dict[str, Any] | None, timing: dict[str, Any] | None) -> str:
+    """The difference of the best cell in time from the baseline's, where its interval is known."""
+    if found is None or found["lo"] is None:
+        n = found["n"] if found else 0
+        return f" (too few timed requests to tell a difference from chance: {n:,} of each)"
+    diff, lo, hi = (signed(found[c]) for c in ("diff", "lo", "hi"))
+    text = f"; on the same prompt and round {diff} ms (95 % interval {lo} to {hi}, {found['n']:,} pairs)"
+    if timing and timing["kept"]:
+        return text
+    if found["lo"] > 0 or found["hi"] < 0:
+        return f"{text}, {'slower' if found['lo'] > 0 else 'faster'} beyond chance"
+    return f"{text}, within chance"
+
+
+def signed(value: float, digits: int = 0) -> str:
+    """A number with its sign; what rounds to nothing has none.
+
+    >>> signed(1234.5), signed(-0.2)
+    ('+1,234', '0')
+    """
+    text = f"{value:+,.{digits}f}"
+    return text[1:] if not text.strip("+-0.,") else text
+
+
+def front_unknown(timing: dict[str, Any] | None) -> str | None:
+    """Why it cannot be told which cells are fast and which are on the front; None if it can.
+
+    Args:
+        timing: ``attrs["timing"]`` of a summary, see `workbench.analysis.timing`.
+    """
+    if timing is None:
+        return "it is not known how many requests were timed"
+    if not timing["enough"]:
+        return f"some cell has only {timing['few']:,} timed request{'s' * (timing['few'] != 1)} (it takes {MIN_FOR_MEDIAN}, of 2 prompts or more)"
+    if timing["kept"]:
+        return f"{timing['noisy']:,} of {timing['n']:,} timed requests were noisy"
+    return None
+
+
+def _noise_in_words(timing: dict[str, Any] | None) -> str:
+    """What other programs did to the timing."""
+    if not timing or not timing["noisy"]:
+        return ""
+    text = f" Other programs disturbed {timing['noisy']:,} of {timing['n']:,} timed requests; "
+    if timing["kept"]:
+        return f"{text}they count, as too few would be left: time again on a quiet machine."
+    return f"{text}they and the other cells' requests beside them are left out."
 
 
 def _rows_in_words(table: pd.DataFrame, confirm: pd.DataFrame | None = None) -> str:
@@ -260,7 +348,9 @@ def _rows_in_words(table: pd.DataFrame, confirm: pd.DataFrame | None = None) -> 
     parts = [table] if confirm is None else [table, confirm]
     scored = sum(int(part["n_scored"].sum()) for part in parts)
     failed = sum(int(part["n_failed"].sum()) for part in parts)
-    text = f"Rows: {scored:,} scored, {failed:,} failed{' or not scorable' if failed else ''}."
+    by = table.attrs.get("primary")
+    by = f" by {by}" if by else ""
+    text = f"Rows: {scored:,} scored{by}, {failed:,} failed{' or not scorable' if failed else ''}."
     if confirm is not None:
         text = f"{text[:-1]}; {int(confirm['n_scored'].sum()):,} of the scored are held out."
     empty = int((table["n_scored"] == 0).sum())

@@ -108,7 +108,7 @@ def answers_in(run: RunTables) -> Answers:
 
     counts = summed(np.ones(len(key)))
     kept = tidy[done]
-    tokens = summed(kept["n_output_tokens"].to_numpy(float))
+    tokens = summed(analysis.tokens_of(kept).to_numpy(float))
     seen = _signs(run, kept)
     known = {name: ~np.isnan(values) for name, values in seen.items()}
     repeat = pd.factorize(tidy["repeat"], sort=True)[0]

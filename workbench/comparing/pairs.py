@@ -140,7 +140,8 @@ def table_of(
 
 def _means(side: pd.DataFrame) -> pd.DataFrame:
     """Score and output tokens of each prompt, means over its repeats."""
-    return side.groupby("prompt_id", sort=False)[["score", "n_output_tokens"]].mean()
+    counted = side.assign(n_output_tokens=analysis.tokens_of(side))
+    return counted.groupby("prompt_id", sort=False)[["score", "n_output_tokens"]].mean()
 
 
 def _shown(side: pd.DataFrame, means: pd.DataFrame, direction: pd.Series) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from workbench.errors import PromptSetError, StoreError, unknown
 from workbench.interchange import lmeval, rowstream
 from workbench.interchange.rowstream import last_user, plain, whole
 from workbench.prompts import promptfoo
+from workbench.store import RunStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,6 +90,18 @@ def export(
     with whole(target, force=force) as file:
         writers[format](run, file)
     return [target]
+
+
+def format_of(path: str | Path) -> str | None:
+    """The format that a file's ending stands for; csv for a folder or no ending, None for an unknown one.
+
+    >>> format_of("rows.jsonl"), format_of("rows"), format_of("rows.xlsx")
+    ('jsonl', 'csv', None)
+    """
+    ending = Path(path).suffix.lower()
+    if Path(path).is_dir() or not ending:
+        return "csv"
+    return next((name for name, suffix in FORMATS.items() if suffix == ending), None)
 
 
 def columns(run: ReadRun) -> list[str]:
@@ -200,10 +213,13 @@ def _markdown(run: ReadRun, file: IO[str]) -> None:
     table = _summary(run)
     primary = next(iter(rowstream.scorers(run)), "quality")
     study, engine = run.manifest["study"]["name"], run.manifest["engine"]
-    prompts = run.manifest["prompt_set"]
+    prompts, planned = run.manifest["prompt_set"], int(run.manifest["n_rows"])
+    with RunStore.open(run.path) as store:
+        n_rows = store.counts().n_rows
+    missing = f"; not complete: {n_rows:,} of {planned:,} rows were run" * (n_rows < planned)
     file.write(
         f"**{_escaped(study)}**: {_escaped(engine['model'])}, {prompts['n_prompts']} prompts "
-        f"({_escaped(prompts['name'])}), run `{run.manifest['run_id']}`\n\n"
+        f"({_escaped(prompts['name'])}), run `{run.manifest['run_id']}`{missing}\n\n"
     )
     heads = [
         "cell",

@@ -1,8 +1,8 @@
 """Answers made elsewhere as a run, to be scored, compared and reported on like any other.
 
 Read, told apart by what their rows hold: lm-eval's samples, the output of an OpenAI batch, our own JSONL export, and plain
-rows ``{"id", "text"}``. What such a file does not say stays unknown: timing, token ids (so answer lengths in tokens are 0),
-and settings, where it is silent and none are given. Of our own export, cells, adapters, templates and the split come back;
+rows ``{"id", "text"}``. What such a file does not say stays unknown: timing, token ids (so lengths in tokens are 0 in the
+rows, which counts as not known), and settings, where it is silent and none are given. Of our own export, cells, adapters, templates and the split come back;
 the wording of a template does not, only the prompts as it worded them.
 """
 

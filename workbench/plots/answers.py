@@ -57,23 +57,24 @@ def lengths(
     *,
     baseline: str | None = None,
     limit: int = LIMIT,
-    title: str | None = "Length of the answers, and how they end",
+    title: str | None = "",
 ) -> NDArray[Any]:
     """Output lengths and finish reasons, one row per cell in study order.
 
     On the left the spread of output tokens: a line from the 5th to the 95th percentile, a bar from the 25th to the 75th, a white mark
     at the median, and max_tokens as an upright line where it is the same for all. On the right the shares of answers by
-    finish reason. The numbers are those of `workbench.breakdown.lengths`.
+    finish reason; that panel alone where the tokens of answers were not counted. The numbers are those of
+    `workbench.breakdown.lengths`.
 
     Args:
         run: A run.
         ax: Axes of a grid, whose place is divided; default: a new figure, 7.5 in wide, as high as the cells need.
         baseline: Cell whose name is bold; default: the run's.
         limit: Most cells; of more, those with the longest answers are shown, and the baseline.
-        title: Above the picture; None for none.
+        title: Above the picture; default: made from what is shown; None for none.
 
     Returns:
-        Axes of the two panels.
+        Axes of the panels.
 
     Raises:
         WorkbenchError: The run has no answers, or the limit is below 1.
@@ -83,13 +84,21 @@ def lengths(
         raise WorkbenchError("nothing to draw: the run has no answers")
     base = baseline_cell(run.cells, baseline)
     rows, left_out, height = chosen(table, table["mean"], "the longest answers", limit, base)
+    counted = rows["p50"].notna()
+    if title == "":
+        title = "Length of the answers, and how they end" if counted.any() else "How answers end"
+    note = "lengths are not known: tokens were not counted"
+    if counted.any():
+        note = "line: 5 to 95 % of the answers, bar: 25 to 75 %, mark: median"
     with house():
-        axes: NDArray[Any] = panels(ax, (1, 2), height + 0.15, ratios=(3, 2))[0]
+        ratios = (3, 2) if counted.any() else (1,)
+        axes: NDArray[Any] = panels(ax, (1, len(ratios)), height + 0.15, ratios=ratios)[0]
         cell_rows(axes[0], rows, base)
-        _spread(axes[0], rows)
-        _endings(axes[1], rows)
-        note = "line: 5 to 95 % of the answers, bar: 25 to 75 %, mark: median; bold: the baseline"
-        heading(axes[0], title, joined(note, left_out))
+        if counted.any():
+            _spread(axes[0], rows)
+        _endings(axes[-1], rows)
+        axes[0].tick_params(axis="y", labelleft=True)
+        heading(axes[0], title, joined(note, "bold: the baseline", left_out))
     return axes
 
 
@@ -179,9 +188,9 @@ def health(
         run: A run, or the frame of `workbench.health.health`.
         ax: Axes of a grid, whose place is divided; default: a new figure, 7.5 in wide, as high as the cells need.
         baseline: Cell whose name is bold; default: the run's; none for a frame.
-        limit: Most cells; of more, those with the most signs are shown, and the baseline.
+        limit: Most cells; of more, the worst one of each sign is shown, the baseline, and then those with the most signs.
         title: Above the picture; None for none.
-        level: Confidence level of the intervals.
+        level: Confidence level of the intervals of a run; a frame brings its own.
 
     Returns:
         Axes of the panels, shape (signs,).
@@ -194,16 +203,16 @@ def health(
     else:
         table = health_of(run, intervals=True, level=level)
         base = baseline_cell(run.cells, baseline)
-    signs = [c for c in COLUMNS if c in table and table[c].notna().any()]
-    if not signs:
+    if not any(c in table and table[c].notna().any() for c in COLUMNS):
         raise WorkbenchError("nothing to draw: the run has no answers")
+    why = "the worst of each sign, then those with the most signs"
+    rows, left_out, height = chosen(table, _trouble(table), why, limit, base)
+    signs = [c for c in COLUMNS if c in rows and rows[c].notna().any()]
+    if not signs:
+        raise WorkbenchError("nothing to draw: the cells shown have no answers")
     absent = [c for c in signs if WORSE[c] == 1 and not table[c].fillna(0).any()]
     if len(absent) == len(signs):
         absent = absent[1:]
-    trouble = sum(table[c].fillna(0) * WORSE[c] for c in signs)
-    rows, left_out, height = chosen(
-        table, pd.Series(trouble), "those with the most signs", limit, base
-    )
     with house():
         signs = [c for c in signs if c not in absent]
         axes: NDArray[Any] = panels(ax, (1, len(signs)), height + 0.3)[0]
@@ -222,6 +231,24 @@ def health(
         )
         heading(axes[0], title, joined(note, left_out), above=26)
     return axes
+
+
+def _trouble(table: pd.DataFrame) -> pd.Series:
+    """How much each cell deserves to be shown: first the worst cell of each sign, then by the sum of the signs.
+
+    Each sign counts from 0 (the best cell) to 1 (the worst), so that one that is common everywhere does not hide the rest. An
+    unknown sign counts nothing; a cell of which nothing is known comes last.
+    """
+    worth = np.zeros(len(table))
+    seen = np.zeros(len(table), bool)
+    for sign in [c for c in COLUMNS if c in table and WORSE[c]]:
+        x = table[sign].to_numpy(float) * WORSE[sign]
+        known = ~np.isnan(x)
+        seen |= known
+        if known.any() and np.ptp(x[known]) > 0:
+            worth[known] += (x[known] - x[known].min()) / np.ptp(x[known])
+            worth[np.nanargmax(x)] += len(COLUMNS)
+    return pd.Series(np.where(seen, worth, np.nan), index=table.index)
 
 
 def _sign(ax: Axes, rows: pd.DataFrame, sign: str) -> None:

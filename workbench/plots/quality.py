@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -10,10 +10,21 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from workbench import analysis, stats
+from workbench.effects import cell_values
 from workbench.errors import WorkbenchError
 from workbench.labels import Label, place
+from workbench.measures import check_level
 from workbench.plan import SHORT
-from workbench.plots.style import INK, PALETTE, canvas, heading, house, legend_below, looks
+from workbench.plots.style import (
+    INK,
+    PALETTE,
+    canvas,
+    heading,
+    house,
+    legend_below,
+    looks,
+    short_names,
+)
 from workbench.records import BASE
 from workbench.tables import SETTINGS
 
@@ -22,6 +33,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from workbench.measures import RunTables
+
+
+_LONGEST: Final = 40
+"""Most characters of a cell's name."""
 
 
 def quality_latency(
@@ -52,14 +67,14 @@ def quality_latency(
         cells: The cells table, for the names; default: the run's.
         baseline: Cell id; default: as told by `analysis.baseline_of`.
         title: Above the picture; None for none.
-        label: Which cells are named, next to the baseline.
-        color_by: Column of the summary that colour and shape stand for; default: the adapter if there are several,
-            else temperature or the first setting that varies.
-        level: Confidence level of the latency intervals, and the one named in the picture.
+        label: Which cells are named, next to the baseline; names that find no room are left out, and the picture says so.
+        color_by: Adapter, template or setting that colour and shape stand for; default: the first of these that varies.
+        level: Confidence level of all intervals. A summary's intervals of quality are of the level it was made with.
         rng: Generator or seed of the latency intervals.
 
     Raises:
-        WorkbenchError: There is no cell with both a quality and a latency.
+        WorkbenchError: There is no cell with both a quality and a latency, no such ``color_by``, or a level that the
+            summary has not and that no run is given to compute.
     """
     if isinstance(run, pd.DataFrame):
         table = run
@@ -67,18 +82,54 @@ def quality_latency(
         table = run.summary() if summary is None else summary
         latency = run.latency if latency is None else latency
         cells = run.cells if cells is None else cells
+    table = _at_level(run, table, level)
     shown = _points(table, latency, level, rng)
-    shown["name"] = shown["cell_id"].map(analysis.labels_of(table, cells)).fillna(shown["cell_id"])
+    names = shown["cell_id"].map(analysis.labels_of(table, cells)).fillna(shown["cell_id"])
+    shown["name"] = short_names(list(names), list(shown["cell_id"]), _LONGEST)
     base = analysis.baseline_of(table) if baseline is None else baseline
     shown["is_baseline"] = shown["cell_id"] == base
+    groups = _groups(table, shown, color_by)
     with house():
         ax = canvas(ax, 5)
-        _draw_points(ax, shown, _groups(table, shown, color_by))
+        _draw_points(ax, shown, groups)
         _draw_front(ax, shown)
         _scale(ax, shown)
-        _dress(ax, title, _note(ax, table, shown, level))
-        _name(ax, shown, label)
+        note = _note(ax, table, shown, level, _prompts(table, shown))
+        _dress(ax, title, note)
+        if not _name(ax, shown, label):
+            for text in [text for text in ax.texts if text.get_gid() == "name"]:
+                text.remove()
+            first, *more = note.split("\n")
+            heading(ax, title, "\n".join([f"{first}; names where there is room", *more]))
+            _name(ax, shown, label)
     return ax
+
+
+def _at_level(run: RunTables | pd.DataFrame, table: pd.DataFrame, level: float) -> pd.DataFrame:
+    """The summary, its intervals of quality at a level."""
+    if isinstance(run, pd.DataFrame) or level == table.attrs.get("level", 0.95):
+        check_level(table, level)
+        return table
+    own = cell_values(run, "quality", level=level, n_boot=1)
+    table = table.drop(columns=["e2el_ms_lo", "e2el_ms_hi"], errors="ignore")
+    for name, bounds in (("quality_lo", own.lo), ("quality_hi", own.hi)):
+        table[name] = table["cell_id"].map(dict(zip(own.cells, bounds, strict=True)))
+    return table
+
+
+def _prompts(table: pd.DataFrame, shown: pd.DataFrame) -> str:
+    """How many prompts the points are over: those with a score, if some have none."""
+    most = int(shown["n_prompts"].max())
+    asked = f"{most:,} prompt{'s' * (most != 1)}"
+    scored = table.attrs.get("prompts_scored")
+    if scored is None:  # read back from a file
+        whole = shown["n_failed"].eq(0).all() and (shown["n_scored"] % shown["n_prompts"]).eq(0)
+        return asked if np.all(whole) else f"{asked}, not every row scored"
+    n = shown["cell_id"].map(scored)
+    few, many = int(n.min()), int(n.max())
+    if few == most:
+        return asked
+    return f"{few:,} of {asked} scored" if few == many else f"{few:,} to {many:,} of {asked} scored"
 
 
 def _points(
@@ -99,6 +150,11 @@ def _points(
     out = table[known].reset_index(drop=True)
     out[columns] *= 100
     out["on_front"] = stats.on_front(out["quality"].round(9), out["e2el_ms_p50"])
+    out["named"] = out["on_front"]
+    if "on_front" in table and table.loc[known, "on_front"].isna().all():
+        # Too few requests, or too noisy: the summary does not say which cells are on the front, so nor does the picture.
+        out["on_front"] = False
+        out["named"] = out["quality"].eq(out["quality"].max())
     if "e2el_ms_lo" not in out:
         if latency is not None and len(latency):
             timed = analysis.measured(latency)
@@ -112,7 +168,10 @@ def _points(
 
 def _groups(table: pd.DataFrame, shown: pd.DataFrame, color_by: str | None) -> dict[str, list[int]]:
     """Legend text to the rows of ``shown`` that share a colour and a shape; at most six groups."""
-    varied = [c for c in ("adapter", *SETTINGS) if len(pd.unique(table[c])) > 1]
+    known = [c for c in ("adapter", "template", *SETTINGS) if c in table]
+    if color_by is not None and color_by not in known:
+        raise WorkbenchError(f"color_by must be one of {', '.join(known)}, got {color_by!r}")
+    varied = [c for c in known if len(pd.unique(table[c])) > 1]
     if color_by is None and not varied:
         return {"": list(range(len(shown)))}
     column = varied[0] if color_by is None else color_by
@@ -125,9 +184,10 @@ def _groups(table: pd.DataFrame, shown: pd.DataFrame, color_by: str | None) -> d
             for p in parts
             for v in p
         }
+    none = f"no {column}" if column == "template" else f"{SHORT.get(column, column)} off"
     groups: dict[str, list[int]] = {name: [] for name in names.values()}
     for i, value in enumerate(shown[column]):
-        groups.setdefault(names.get(value, f"{SHORT.get(column, column)} off"), []).append(i)
+        groups.setdefault(names.get(value, none), []).append(i)
     return groups
 
 
@@ -260,12 +320,10 @@ def _width(shown: pd.DataFrame) -> tuple[float, float]:
     return float(low - margin), float(high + margin)
 
 
-def _note(ax: Axes, table: pd.DataFrame, shown: pd.DataFrame, level: float) -> str:
+def _note(ax: Axes, table: pd.DataFrame, shown: pd.DataFrame, level: float, prompts: str) -> str:
     """One or two lines under the title: what the bars are, and what is not in the picture."""
-    n = shown["n_prompts"]
-    prompts = f"{n.max():,}" if n.min() == n.max() else f"{n.min():,} to {n.max():,}"
     timed = shown["e2el_ms_lo"].notna()
-    text = f"{prompts} prompt{'s' if n.max() != 1 else ''}; bars: {100 * level:g} % intervals"
+    text = f"{prompts}; bars: {100 * level:g} % intervals"
     if not timed.any():
         text += " of quality (too few timed requests for intervals of latency)"
     elif not timed.all():
@@ -273,6 +331,8 @@ def _note(ax: Axes, table: pd.DataFrame, shown: pd.DataFrame, level: float) -> s
     left, right = ax.get_xlim()
     if (shown["e2el_ms_lo"] < left).any() or (shown["e2el_ms_hi"] > right).any():
         text += "; some run past the edge"
+    if not shown["on_front"].any():
+        text += "; no front, since latency was not measured well enough"
     unscored = int(table["quality"].isna().sum())
     untimed = len(table) - len(shown) - unscored
     missing = [
@@ -285,9 +345,9 @@ def _note(ax: Axes, table: pd.DataFrame, shown: pd.DataFrame, level: float) -> s
     )
 
 
-def _name(ax: Axes, shown: pd.DataFrame, label: str) -> None:
-    """Names next to the points."""
-    wanted = shown["is_baseline"] | (shown["on_front"] & (label == "front")) | (label == "all")
+def _name(ax: Axes, shown: pd.DataFrame, label: str) -> bool:
+    """Names next to the points; whether there was room for all."""
+    wanted = shown["is_baseline"] | (shown["named"] & (label == "front")) | (label == "all")
     rows = shown[wanted].sort_values(
         ["is_baseline", "on_front", "quality"], ascending=False, kind="stable"
     )
@@ -301,7 +361,8 @@ def _name(ax: Axes, shown: pd.DataFrame, label: str) -> None:
         )
         for row in rows.to_dict("records")
     ]
-    place(ax, labels, shown[["e2el_ms_p50", "quality"]].to_numpy(float), _lines(shown))
+    points = shown[["e2el_ms_p50", "quality"]].to_numpy(float)
+    return len(place(ax, labels, points, _lines(shown))) == len(labels)
 
 
 def _lines(shown: pd.DataFrame) -> NDArray[np.float64]:

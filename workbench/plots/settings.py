@@ -24,6 +24,7 @@ from workbench.plots.style import (
     settle,
     shorten,
     size_in,
+    unpaired,
     wrapped,
 )
 
@@ -39,6 +40,8 @@ _ACROSS = 4
 """Most panels side by side."""
 _LINES = 7
 """Most lines in one picture."""
+NAMED = ("stop", "template", "adapter")
+"""Settings whose levels have no order."""
 
 
 def main_effects(
@@ -55,7 +58,9 @@ def main_effects(
 
     The dashed line is the average over the levels. A bar is the interval of a level's distance from it: the prompts are the
     same at every level, so how hard they are drops out, and a bar clear of the line means that the level is different beyond
-    chance. Only combinations of the other settings count that were run at every level (`workbench.effects.main_effects`).
+    chance. Only those prompts and combinations of the other settings count that every level has an answer to; a level that
+    shares too little with the others is left out and named, and greedy cells are left out of top_k, top_p and min_p
+    (`workbench.effects.main_effects`).
 
     Args:
         run: A run, or a summary (then without bars).
@@ -89,14 +94,19 @@ def main_effects(
         axes = axes[: len(parts)]
         for panel, part in zip(axes, parts, strict=True):
             _panel(panel, part, about)
-        _limits(axes[0], table, about)
+        _limits(axes[0], np.vstack([_ends(table, about), table["mean"] * about.scale]), about)
         settle(axes[0])
         for panel, part in zip(axes, parts, strict=True):
             level_ticks(panel, list(part["text"]), 14)
-        heading(axes[0], title, _note(table, level))
+        bars = f"bars: {100 * level:g} % intervals of the distance from the average (dashed), on the same "
+        if table["diff_lo"].isna().all():
+            bars = "dashed: the average; no intervals; on "
+        note = _note(table, joined(bars + _prompts(table, about), unpaired(run)))
+        heading(axes[0], title, note)
         settle(axes[0])
         for panel in axes[::across]:
             panel.set_ylabel(wrapped(about.axis, 0.95 * size_in(panel)[1], 9))
+        heading(axes[0], title, note)  # again, as the axes are narrower now
     return axes
 
 
@@ -125,7 +135,7 @@ def _panel(ax: Axes, part: pd.DataFrame, about: Measure) -> None:
     numbers = [v for v in part["level"] if isinstance(v, float)]
     if len(numbers) > 1:
         ax.plot(x, y, color=PALETTE[0], linewidth=1, alpha=0.45, zorder=2)
-    _bars(ax, x, part, about, PALETTE[0])
+    _bars(ax, x, y, _ends(part, about), PALETTE[0])
     ax.plot(
         x,
         y,
@@ -140,11 +150,11 @@ def _panel(ax: Axes, part: pd.DataFrame, about: Measure) -> None:
     )
 
 
-def _bars(ax: Axes, x: NDArray[Any], part: pd.DataFrame, about: Measure, colour: str) -> None:
-    """Intervals of the distance from the average, around the points; none where there is none."""
-    low, high = _ends(part, about)
+def _bars(ax: Axes, x: NDArray[Any], y: Any, ends: NDArray[Any], colour: str) -> None:
+    """Bars around points, shape (n,), from and to ``ends``, shape (2, n); none where there is none."""
+    low, high = ends
     known = ~(np.isnan(low) | np.isnan(high))
-    y = part["mean"].to_numpy() * about.scale
+    y = np.asarray(y, float)
     ax.errorbar(
         x[known],
         y[known],
@@ -158,39 +168,77 @@ def _bars(ax: Axes, x: NDArray[Any], part: pd.DataFrame, about: Measure, colour:
     )
 
 
-def _ends(part: pd.DataFrame, about: Measure) -> NDArray[Any]:
+def _ends(part: pd.DataFrame, about: Measure, stem: str = "diff") -> NDArray[Any]:
     """Ends of the bars, shape (2, n): where the distances put them, cut off at what is possible (no quality below 0 %)."""
-    middle = part["mean"] - part["diff"]
-    ends = np.array([middle + part["diff_lo"], middle + part["diff_hi"]], float) * about.scale
-    cut: NDArray[Any] = np.clip(ends, *about.ends)
+    middle = part["mean"] - part[stem]
+    ends = np.array([middle + part[f"{stem}_lo"], middle + part[f"{stem}_hi"]], float)
+    cut: NDArray[Any] = np.clip(ends * about.scale, *about.ends)
     return cut
 
 
-def _limits(ax: Axes, table: pd.DataFrame, about: Measure) -> None:
-    """A y axis that holds all points and bars, with some air."""
-    ends = np.vstack([_ends(table, about), table["mean"].to_numpy() * about.scale])
-    low, high = float(np.nanmin(ends)), float(np.nanmax(ends))
+def _limits(ax: Axes, drawn: NDArray[Any], about: Measure) -> None:
+    """A y axis that holds all that is drawn, with some air, and little of what cannot be."""
+    low, high = float(np.nanmin(drawn)), float(np.nanmax(drawn))
     air = 0.08 * (high - low) if high > low else max(1.0, 0.1 * abs(high))
-    ax.set_ylim(low - air, high + air)
+    least, most = about.ends
+    bottom, top = max(low - air, least), min(high + air, most)
+    edge = 0.04 * (top - bottom)  # room for half a marker
+    ax.set_ylim(max(low - air, bottom - edge), min(high + air, top + edge))
 
 
-def _note(table: pd.DataFrame, level: float) -> str:
-    counted = table[table["n_used"] > 0].drop_duplicates("setting") if "setting" in table else table
-    short = counted[counted["n_used"] < counted["n_others"]]
-    uneven = ""
-    if len(short):
-        row = short.iloc[0]
-        uneven = (
-            f"{row.get('setting', 'each point')}: over the {row['n_used']} of {row['n_others']} combinations "
-            "of the other settings that every level has"
-        )
-    bars = (
-        f"bars: {100 * level:g} % intervals of the distance from the average (dashed), on the same prompts"
-        if table["diff_lo"].notna().any()
-        else "dashed: the average; no intervals"
-    )
+def _note(table: pd.DataFrame, bars: str) -> str:
+    """What is averaged, and what is not in the averages."""
     return joined(
-        "the other settings averaged" if table["n_others"].max() > 1 else "", bars, uneven
+        "the other settings averaged" if table["n_others"].max() > 1 else "",
+        bars,
+        _combinations(table),
+        _left_out(table),
+    )
+
+
+def _prompts(table: pd.DataFrame, about: Measure) -> str:
+    """On how many prompts everything is compared."""
+    used = table[table["n_used"] > 0]
+    few, many, asked = used["n_fewest"].min(), used["n_most"].max(), used["n_asked"].max()
+    counts = f"{few:,}" if few == many else f"{few:,} to {many:,}"
+    if few >= asked:
+        return f"{counts} prompts"
+    what = "a score" if about.scale == 100 and about.better > 0 else "an answer"
+    return f"{counts} of {asked:,} prompts (the others lack {what} at some level)"
+
+
+def _combinations(table: pd.DataFrame) -> str:
+    """Which averages are over some of the combinations of the other settings."""
+    counted = table[table["n_used"].between(1, table["n_others"] - 1)]
+    if "setting" not in table:
+        counted = counted.assign(setting="each point")
+    parts: list[str] = []
+    for (used, others), names in counted.groupby(["n_used", "n_others"], sort=False)["setting"]:
+        text = f"{', '.join(dict.fromkeys(names))}: over "
+        if not parts:
+            text += (
+                f"the {used} of {others} combinations of the other settings that every level has"
+            )
+        else:
+            text += f"{used} of {others}"
+        parts.append(text)
+    return joined(*parts)
+
+
+def _left_out(table: pd.DataFrame) -> str:
+    """Levels that are not compared, and settings that greedy cells say nothing about."""
+    rows = table[table["left_out"]].to_dict("records")
+    if "setting" in table:
+        names = [level_text(row["setting"], row["level"], name=True) for row in rows]
+        moot = dict.fromkeys(table.loc[table["sampled"], "setting"])
+        greedy = f"{', '.join(moot)}: without greedy cells, where nothing is sampled"
+    else:
+        names = [f"{row['a_text']} with {row['b_text']}" for row in rows]
+        moot = dict.fromkeys(["all"] if table["sampled"].any() else [])
+        greedy = "without greedy cells, where nothing is sampled"
+    return joined(
+        f"left out, having too little in common with the rest: {', '.join(names)}" if names else "",
+        greedy if moot else "",
     )
 
 
@@ -211,9 +259,11 @@ def interaction(
 ) -> Axes:
     """Whether the effect of one setting depends on another: a line over the levels of ``a`` for each level of ``b``.
 
-    Parallel lines: it does not. The other settings are averaged out as in `main_effects`, and bars mean the same: the interval of
-    a point's distance from the average of all points (dashed), on the same prompts. Points stand side by side so that
-    bars do not cover each other.
+    The dotted lines are parallel: where the points would be if it did not (each setting's own effect, least squares). A bar is the
+    interval of a point's distance from its dotted line, on the same prompts, taken alone: one clear of it means that
+    the effect does depend, beyond chance. The note gives the largest distance. The other settings are averaged out as in `main_effects`.
+    Points stand side by side so that bars do not cover each other. Levels without an order (adapters, templates) are not
+    joined; a dash is then what a dotted line is elsewhere.
 
     Args:
         run: A run, or a summary (then without bars).
@@ -233,9 +283,9 @@ def interaction(
     about = measure(value, [value])
     if table["mean"].isna().all():
         raise WorkbenchError(_nothing(value, table))
-    levels = effects.design_of(run).levels
+    design, known = effects.design_of(run), table[table["mean"].notna()]
     across, lines = (
-        [t for t in (level_text(name, v) for v in levels[name]) if t in set(table[column])]
+        [t for t in (level_text(name, v) for v in design.levels[name]) if t in set(known[column])]
         for name, column in ((a, "a_text"), (b, "b_text"))
     )
     drawn = [
@@ -248,27 +298,18 @@ def interaction(
         title = f"{about.name.capitalize()}: {a} by {b}"
     with house():
         ax = canvas(ax, 4)
-        step = min(0.12, 0.5 / max(len(drawn), 1))
-        for i, (text, (colour, marker)) in enumerate(zip(drawn, looks(len(drawn)), strict=True)):
-            part = table[table["b_text"] == text]
+        for i, (text, look) in enumerate(zip(drawn, looks(len(drawn)), strict=True)):
+            part = known[known["b_text"] == text]
             x = np.array([across.index(t) for t in part["a_text"]], float)
-            x += (i - (len(drawn) - 1) / 2) * step
-            _bars(ax, x, part, about, colour)
-            ax.plot(
-                x,
-                part["mean"] * about.scale,
-                color=colour,
-                marker=marker,
-                markersize=6,
-                markeredgecolor="white",
-                markeredgewidth=0.6,
-                linewidth=1.2,
-                label=shorten(text, 20),
-                zorder=3,
-            )
-        average = float(np.nanmean(table["mean"] - table["diff"])) * about.scale
-        ax.axhline(average, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1.5)
-        _limits(ax, table, about)
+            x += (i - (len(drawn) - 1) / 2) * min(0.12, 0.5 / max(len(drawn), 1))
+            _line(ax, x, part, about, look, text, joined_up=a not in NAMED)
+        shown = known[known["b_text"].isin(drawn)]
+        parallel = (shown["mean"] - shown["extra"]) * about.scale
+        _limits(
+            ax,
+            np.vstack([_ends(shown, about, "extra"), shown["mean"] * about.scale, parallel]),
+            about,
+        )
         ax.set_xlim(-0.5, len(across) - 0.5)
         ax.grid(visible=False, axis="x")
         ax.set_xlabel(f"{a} (0: greedy)" if "0 (greedy)" in across else a)
@@ -276,5 +317,76 @@ def interaction(
         ax.legend(title=b, loc="upper left", bbox_to_anchor=(1.005, 1), alignment="left")
         settle(ax)
         level_ticks(ax, across)
-        heading(ax, title, joined(_note(table, level), left_out))
+        bars = joined(_parallel(table, (a, b), about, level), unpaired(run))
+        shared = [] if table["sampled"].any() else [n for n in (a, b) if n in design.shared]
+        greedy = (
+            f"greedy is one cell for every {' and '.join(shared)}, so without a bar"
+            if shared
+            else ""
+        )
+        heading(ax, title, joined(_note(table, bars), left_out, greedy))
     return ax
+
+
+def _line(  # noqa: PLR0917 - what, where and how
+    ax: Axes,
+    x: NDArray[Any],
+    part: pd.DataFrame,
+    about: Measure,
+    look: tuple[str, str],
+    text: str,
+    *,
+    joined_up: bool,
+) -> None:
+    """The points of one level, their bars, and where they would be if lines were parallel."""
+    colour, marker = look
+    y = part["mean"].to_numpy() * about.scale
+    _bars(ax, x, y, _ends(part, about, "extra"), colour)
+    ax.plot(
+        x,
+        (part["mean"] - part["extra"]) * about.scale,
+        color=colour,
+        linewidth=1,
+        linestyle=":" if joined_up else "none",
+        marker="" if joined_up else "_",
+        markersize=13,
+        zorder=2,
+        gid="parallel",
+    )
+    ax.plot(
+        x,
+        y,
+        color=colour,
+        marker=marker,
+        markersize=6,
+        markeredgecolor="white",
+        markeredgewidth=0.6,
+        linewidth=1.2,
+        linestyle="-" if joined_up else "none",
+        label=shorten(text, 20),
+        zorder=3,
+    )
+
+
+def _parallel(table: pd.DataFrame, by: tuple[str, str], about: Measure, level: float) -> str:
+    """What dotted lines and bars are, and the point farthest from its dotted line."""
+    known = table[table["extra"].notna()]
+    if known.empty:
+        return "too few pairs were run to tell whether lines are parallel"
+    bars = f"no intervals; on {_prompts(table, about)}"
+    if known["extra_lo"].notna().any():
+        bars = f"bars: {100 * level:g} % intervals of the distance from them, on the same {_prompts(table, about)}"
+    far = known.iloc[int(known["extra"].abs().argmax())]
+    if abs(far["extra"]) < 1e-12:
+        return joined("the lines are parallel", bars)
+    unit = "points" if about.unit == "%" else about.unit
+    texts = [about.apart(far[c]) for c in ("extra", "extra_lo", "extra_hi")]
+    place = " with ".join(
+        level_text(name, far[c], name=True) for c, name in zip("ab", by, strict=True)
+    )
+    most = f"farthest: {place}, {texts[0]} {unit}".rstrip()
+    if not np.isnan(far["extra_lo"]):
+        most += f" ({texts[1]} to {texts[2]})"
+    if by[0] in NAMED:
+        return joined("dashes: where points would be if effects only added up", bars, most)
+    return joined("dotted: parallel lines", bars, most)

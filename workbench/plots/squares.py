@@ -59,8 +59,9 @@ def heatmap(
     """One number over two settings: a square for every pair of levels, darker for more.
 
     The other settings are fixed by ``where`` or averaged, and the picture says which. The best square is outlined and its
-    interval printed (unless four or more are alike); squares that hold the baseline have a marked corner; pairs that were not run are hatched. The numbers are those of
-    `workbench.effects.squares`.
+    interval printed, unless four or more are alike, or squares are over different prompts or combinations of the other
+    settings, which the note says then; squares that hold the baseline have a marked corner; pairs that were not run are
+    hatched. The numbers are those of `workbench.effects.squares`.
 
     Args:
         run: A run, or a summary (then a square that averages several cells has no interval).
@@ -96,7 +97,7 @@ def heatmap(
         ax.set_xlabel(shown.x + _off_note(shown.x, shown.x_texts))
         ax.set_ylabel(shown.y)
         _holes(ax, shown)
-        in_square = _numbers(ax, shown, shape, title)
+        in_square = _numbers(ax, shown, shape, title, _note(shown))
         _legend(ax, shown, level, in_square=in_square)
     return ax
 
@@ -117,8 +118,9 @@ def _colours(ax: Axes, shown: Squares, shape: tuple[int, int]) -> Any:
     # small differences stay pale: the scale spans 10 points, or a tenth of the value, at least
     least = 10.0 if shown.measure.scale == 100 else 0.1 * abs(high) or 1.0
     air = max(least - (high - low), 0) / 2
-    start = max(0.0, low - air) if low >= 0 else low - air
-    norm: Normalize = Normalize(start, max(high, start + least))
+    possible = shown.measure.ends
+    start = max(possible[0], min(low - air, possible[1] - least))
+    norm: Normalize = Normalize(start, max(high, min(start + least, possible[1])))
     if shown.measure.signed:
         reach = max(abs(low), abs(high), least / 2)
         colours, norm = DIVERGING, TwoSlopeNorm(0, -reach, reach)
@@ -155,11 +157,13 @@ def _holes(ax: Axes, shown: Squares) -> None:
         )
 
 
-def _numbers(ax: Axes, shown: Squares, shape: tuple[int, int], title: str | None) -> bool:
+def _numbers(
+    ax: Axes, shown: Squares, shape: tuple[int, int], title: str | None, note: str
+) -> bool:
     """Ticks, heading, and the numbers where they fit; whether the best square's interval was among them."""
     settle(ax)
     level_ticks(ax, shown.x_texts)
-    heading(ax, title, _note(shown))
+    heading(ax, title, note)
     settle(ax)
     width, height = (total / n for total, n in zip(size_in(ax), shape[::-1], strict=True))
     text = {
@@ -284,15 +288,30 @@ def _note(shown: Squares) -> str:
         for name, texts in shown.averaged.items()
     )
     uneven = ""
-    if shown.averaged and not shown.balanced:
-        uneven = "squares average different combinations of these, so compare with care"
+    if not shown.balanced:
+        uneven = "squares are over different prompts"
+        if shown.averaged:
+            uneven = "squares are over different prompts or combinations of these"
+        uneven += ", so compare with care: none is marked as best"
     elif shown.n_used < shown.n_others:
         uneven = f"only the {shown.n_used} of {shown.n_others} combinations of these that all squares have"
-    shared = [name for name in shown.shared if name in (shown.x, shown.y)]
     return joined(
-        f"{shown.n_prompts:,} prompts" if shown.n_prompts else "",
+        _prompts(shown),
         f"{fixed} held fixed" if fixed else "",
         f"average over {averaged}" if averaged else "one cell each",
         uneven,
-        f"greedy is one cell for every {' and '.join(shared)}" if shared else "",
+        f"greedy is one cell for every {' and '.join(shown.shared)}" if shown.shared else "",
+        "without greedy cells, where nothing is sampled" if shown.sampled else "",
     )
+
+
+def _prompts(shown: Squares) -> str:
+    """How many prompts the squares are over."""
+    few, many, asked = shown.n_fewest, shown.n_prompts, shown.n_asked
+    if not many or few is None or asked is None:
+        return ""
+    counts = f"{few:,}" if few == many else f"{few:,} to {many:,}"
+    if few >= asked:
+        return f"{counts} prompt{'s' * (many != 1)}"
+    what = "scored" if shown.measure.column in ("quality", "diff_vs_baseline") else "answered"
+    return f"{counts} of {asked:,} prompts" + f", those {what} in every square" * shown.balanced

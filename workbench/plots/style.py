@@ -18,6 +18,7 @@ from matplotlib.textpath import text_to_path
 from matplotlib.transforms import ScaledTranslation
 
 from workbench.errors import WorkbenchError
+from workbench.measures import failed_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+
+    from workbench.measures import RunTables
 
 PALETTE: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS: Final = ("o", "s", "^", "D", "v", "P")
@@ -218,7 +221,7 @@ def shorten(text: str, most: int) -> str:
 def heading(
     ax: Axes, title: str | None, note: str, *, above: float = 0.0, inside: bool = False
 ) -> None:
-    """Title, and under it a grey line or two on what is drawn.
+    """Title, and under it a grey line or two on what is drawn; of an earlier call nothing stays.
 
     Args:
         ax: Upper left axes of the picture.
@@ -227,6 +230,8 @@ def heading(
         above: Height of what stands between the axes and the note, points.
         inside: The note ends at the axes' right side.
     """
+    for earlier in [text for text in ax.texts if text.get_gid() == "note"]:
+        earlier.remove()
     settle(ax)
     figure = figure_of(ax)
     place = ax.get_subplotspec()
@@ -376,19 +381,27 @@ def chosen(
         first[np.isnan(first)] = -np.inf
         first[(table["cell_id"] == baseline).to_numpy()] = np.inf
         order = np.argsort(-first, kind="stable")[:limit]
-        note = f"{limit} of {len(table)} cells shown (limit={limit}): {why}, and the baseline"
+        note = f"{limit} of {len(table)} cells shown (limit={limit}): {why}"
+        note += ", and the baseline" * (baseline in set(table["cell_id"]))
         table = table.iloc[np.sort(order)]
     return Rows(table.reset_index(drop=True), note, 1.35 + 0.2 * max(len(table), 3))
 
 
+def short_names(labels: Sequence[object], cells: Sequence[str], most: int) -> list[str]:
+    """Names of cells, shortened; those that are the same then get the beginning of their id."""
+    names = [shorten(str(label), most) for label in labels]
+    again = {name for name in names if names.count(name) > 1}
+    alike = [cell for name, cell in zip(names, cells, strict=True) if name in again]
+    n = next((n for n in range(4, 64) if len({cell[:n] for cell in alike}) == len(alike)), 64)
+    return [
+        f"{name} [{cell[:n]}]" if name in again else name
+        for name, cell in zip(names, cells, strict=True)
+    ]
+
+
 def cell_rows(ax: Axes, rows: pd.DataFrame, baseline: str | None) -> None:
     """Name the rows 0, 1, 2, ... from the top after their cells; the baseline's name is bold."""
-    names = [shorten(str(label), 32) for label in rows["label"]]
-    again = {name for name in names if names.count(name) > 1}
-    names = [
-        f"{name} [{cell[:4]}]" if name in again else name
-        for name, cell in zip(names, rows["cell_id"], strict=True)
-    ]
+    names = short_names(list(rows["label"]), list(rows["cell_id"]), 32)
     air = 0.6 + max(3 - len(rows), 0) / 2
     ax.set_ylim(len(rows) - 1 + air, -air)
     ax.set_yticks(range(len(rows)), names, fontsize=8 if len(rows) <= 24 else 7.5)
@@ -402,3 +415,12 @@ def cell_rows(ax: Axes, rows: pd.DataFrame, baseline: str | None) -> None:
 def joined(*notes: str) -> str:
     """Notes in a line, empty ones left out."""
     return "; ".join(note for note in notes if note)
+
+
+def unpaired(run: RunTables | pd.DataFrame) -> str:
+    """What must be said of averages from a summary with failed rows."""
+    if failed_rows(run):
+        return (
+            "some rows failed, so not all on the same prompts (a run, not its summary, tells which)"
+        )
+    return ""

@@ -110,7 +110,7 @@ class PromptSet:
         if not self.prompts:
             raise PromptSetError("prompts", f"{self.source}: no prompts")
         if len(index) < len(self.prompts):
-            places = [(f"row {n}", p.id) for n, p in enumerate(self.prompts, 1)]
+            places = [(f"row {n}", p) for n, p in enumerate(self.prompts, 1)]
             raise PromptSetError("prompts", _duplicates(places))
         digest = hashlib.sha256()
         for prompt_id in sorted(index):
@@ -174,13 +174,16 @@ class PromptSet:
         return replace(self, prompts=prompts)
 
     @classmethod
-    def from_file(cls, path: str | Path) -> PromptSet:
+    def from_file(cls, path: str | Path | Mapping[str, Any]) -> PromptSet:
         """Read one file.
+
+        Args:
+            path: The file, or ``{"file": ..., "fields": {our field: column}}`` where its columns have other names.
 
         Raises:
             PromptSetError: Lists every problem with file and line.
         """
-        return load(Path(path))
+        return load(path if isinstance(path, Mapping) else Path(path))
 
     @classmethod
     def from_records(cls, records: Iterable[Any], name: str = "inline") -> PromptSet:
@@ -260,7 +263,7 @@ def _rows(source: Source, base_dir: str | Path | None) -> fileforms.Read:
 def _assemble(
     name: str, source: str, found: list[tuple[str, checkrows.Row]], problems: list[str]
 ) -> PromptSet:
-    problems = problems + _duplicates((place, row.id) for place, row in found)
+    problems = problems + _duplicates(found)
     if not found and not problems:
         problems = [f"{source}: no prompts"]
     if problems:
@@ -268,11 +271,18 @@ def _assemble(
     return PromptSet(name, tuple(Prompt(*row) for _, row in found), source)
 
 
-def _duplicates(found: Iterable[tuple[str, str]]) -> list[str]:
-    first: dict[str, str] = {}
+def _duplicates(found: Iterable[tuple[str, Prompt | checkrows.Row]]) -> list[str]:
+    first: dict[str, tuple[str, Any]] = {}
     problems = []
-    for place, prompt_id in found:
-        if prompt_id in first:
-            problems.append(f"{place}: id {prompt_id!r} is already used at {first[prompt_id]}")
-        first.setdefault(prompt_id, place)
+    for place, prompt in found:
+        before, other = first.setdefault(prompt.id, (place, prompt))
+        if before == place:
+            continue
+        problem = f"id {prompt.id!r} is already used at {before}"
+        if prompt.id == checkrows.made_id(prompt.messages, prompt.tools, prompt.vars):
+            problem = f"the same prompt as {before}"
+            if canonical_json(prompt.target) != canonical_json(other.target):
+                problem += ", with another target"
+            problem += "; leave one out, or give them ids"
+        problems.append(f"{place}: {problem}")
     return problems

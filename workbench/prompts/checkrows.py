@@ -174,8 +174,7 @@ def _prompt(row: Mapping[str, Any], bad: list[str]) -> Row | None:
     # chat template that prints tools shows to the model.
     texts, own_tools, target, metadata, variables = json.loads(made)
     if prompt_id is None:
-        content = [texts, own_tools, *([variables] if variables else [])]
-        prompt_id = hashlib.sha256(canonical_json(content).encode()).hexdigest()[:10]
+        prompt_id = made_id(texts, own_tools, variables)
     return Row(
         prompt_id,
         tuple(texts),
@@ -185,6 +184,12 @@ def _prompt(row: Mapping[str, Any], bad: list[str]) -> Row | None:
         tuple(own_tools) if own_tools else None,
         variables,
     )
+
+
+def made_id(messages: Any, tools: Any, variables: Any) -> str:
+    """The id of a row that has none: a hash of what the model is asked."""
+    content = [messages, tools, *([variables] if variables else [])]
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:10]
 
 
 def _name(key: str, value: object, bad: list[str]) -> str | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
-from workbench import answers, comparing, health, plots
+from workbench import analysis, answers, comparing, health, plots
 from workbench.answers import escape
 from workbench.comparing.pairs import question, target_text, wording
 from workbench.errors import WorkbenchError
@@ -278,7 +278,7 @@ def _as_changes(facts: Facts, rows: pd.DataFrame) -> pd.DataFrame:
             "baseline_text": "",
             "text": rows["text"].to_numpy(),
             "baseline_tokens": np.nan,
-            "tokens": rows["n_output_tokens"].to_numpy(),
+            "tokens": analysis.tokens_of(rows).to_numpy(),
             "baseline_finish": "",
             "finish": rows["finish_reason"].to_numpy(),
         }

@@ -140,6 +140,16 @@ class Facts:
         found = comparing.compare(self.run, self.other, self.baseline, split=split, rng=self.seed)
         return replace(found, labels=(self.short(found.baseline), self.short(found.cell)))
 
+    @cached_property
+    def front_unknown(self) -> str | None:
+        """Why it cannot be told which cells are on the front; None if it can."""
+        return words.front_unknown(self.summary.attrs.get("timing"))
+
+    @cached_property
+    def scored_prompts(self) -> dict[str, int]:
+        """Cell id to the number of prompts its quality is of."""
+        return dict(zip(self.summary["cell_id"], words.scored_prompts(self.summary), strict=True))
+
     @property
     def split(self) -> str | None:
         """The prompts that choices are made on, if some are held out."""
@@ -210,7 +220,7 @@ class Facts:
     @cached_property
     def n_missing(self) -> int:
         """Rows of the plan that were never run."""
-        return max(0, int(self.manifest["n_rows"]) - len(self.run.generations))
+        return self.run.n_missing
 
 
 def read(run: str | Path | Run, baseline: str | None = None, seed: int = 0) -> Facts:

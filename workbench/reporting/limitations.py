@@ -97,7 +97,7 @@ def _precision(facts: Facts) -> str:
     best = rows.iloc[0]
     half = (best["quality_hi"] - best["quality_lo"]) / 2
     text = (
-        f"With {count(int(best['n_prompts']), 'prompt')}, the interval of {facts.short(best['cell_id'])} is about "
+        f"With {count(facts.scored_prompts[best['cell_id']], 'scored prompt')}, the interval of {facts.short(best['cell_id'])} is about "
         f"{percent(half, 0)} points to either side."
     )
     seen = smallest_difference(facts)

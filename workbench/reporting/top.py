@@ -67,11 +67,8 @@ def answer(facts: Facts) -> Html:
 def alarms(facts: Facts) -> list[str]:
     """What a reader must know before any number: an unfinished run, failed rows, no scores."""
     out = []
-    if facts.n_missing:
-        out.append(
-            f"This run is not complete: {facts.n_missing:,} of {int(facts.manifest['n_rows']):,} rows were not run. "
-            "Run the same command again to continue it."
-        )
+    if facts.run.unfinished:
+        out.append(facts.run.unfinished)
     elif facts.run.status not in ("finished", "failed rows"):
         out.append(f"This run is {facts.run.status}; its numbers may change.")
     broken = int(facts.run.generations["finish_reason"].eq("error").sum())
@@ -114,8 +111,14 @@ def _seen(facts: Facts) -> str:
 
 def _caption(facts: Facts) -> str:
     if facts.timed:
+        text = "Up is better, left is faster."
+        if facts.front_unknown:
+            return f"{text} Which cells are on the front cannot be told: {facts.front_unknown}."
+        front = facts.summary.loc[facts.summary["on_front"].eq(True), "cell_id"]
+        if len(front) == 1:
+            return f"{text} No other cell is better or faster than {facts.short(front.iloc[0])}."
         return (
-            "Up is better, left is faster. For a cell on the dashed line, no other cell is at least as good and as fast, "
+            f"{text} For a cell on the dashed line, no other cell is at least as good and as fast, "
             "and better in one of the two."
         )
     return "Best first, with 95 % intervals. Latency was not measured."
@@ -262,9 +265,12 @@ def _legend(facts: Facts) -> Html:
     s = facts.summary
     lines = []
     if facts.scored:
-        n = s["n_prompts"].max()
+        n = max(facts.scored_prompts.values())
+        asked = int(s["n_prompts"].max())
+        over = count(n, "prompt") if n == asked else f"{n:,} of {count(asked, 'prompt')}"
         lines.append(
-            f"Quality is the mean score over {count(int(n), 'prompt')} (repeats averaged first), in percent, with its 95 % interval."
+            f"Quality is the mean score of `{facts.run.primary}` over {over} (repeats averaged first), in percent, with its 95 % "
+            "interval."
         )
     if facts.scored and len(s) > 1:
         lines.append(
@@ -274,8 +280,12 @@ def _legend(facts: Facts) -> Html:
         )
     if facts.timed:
         lines.append(
-            "Median ms: time of one whole answer, alone on the machine. Front: no other cell is at least as good and as fast, "
-            "and better in one of the two."
+            "Median ms: time of one whole answer, one request at a time. "
+            + (
+                f"Front: cannot be told, as {facts.front_unknown}."
+                if facts.front_unknown
+                else "Front: no other cell is at least as good and as fast, and better in one of the two."
+            )
         )
     if facts.lost.to_numpy().any():
         lines.append(
