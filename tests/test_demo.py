@@ -23,7 +23,7 @@ def test_the_demo_study(root: Path) -> None:
     assert study.load_prompts().sha256 == plan.prompt_set.sha256
     assert (len(plan.cells), len(plan.prompt_set)) == (14, 79)
     assert plan.baseline.label == "T=0.6 k=50"
-    assert study.scorers == ("numeric",)
+    assert study.scorers == ({"numeric": {"pick": "equation"}},)
     assert study.latency is not None
     assert demo.datasets() == root / "datasets"
 

@@ -27,7 +27,7 @@ PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "datasets").glob("*.md")]
 )
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
-WITH_MODEL = ("README.md", "docs/getting-started.md")
+WITH_MODEL = ("README.md", "docs/adapters.md", "docs/getting-started.md")
 """Pages whose blocks run the demo model; on any other page that is an error."""
 FREE = ("CHANGELOG.md", "docs/decisions/")
 """Pages about the past or the future, whose blocks need not run."""

@@ -11,12 +11,17 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
+TINY = {
+    "TERSE": "../tests/data/tiny_sums.jsonl",
+    "POLITE": "../tests/data/tiny_manners.jsonl",
+}
 SMALL: dict[str, dict[str, Any]] = {
     "01_quickstart": {"LIMIT": 3},
     "02_sampling_grid": {"LIMIT": 2, "STUDY": "../tests/data/sampling_small.yaml"},
+    "03_adapters": {"LIMIT": 6, "TRAINING": {"rank": 2, "epochs": 1}, **TINY},
     "07_own_data": {"LIMIT": 6},
 }
-PICTURES = {"01_quickstart": 1, "02_sampling_grid": 7, "07_own_data": 1}
+PICTURES = {"01_quickstart": 1, "02_sampling_grid": 7, "03_adapters": 5, "07_own_data": 1}
 NAMES = sorted([*SMALL, "report"])
 """The report's notebook is run by tests/test_reporting.py."""
 LONGEST_CELL_LINES = 10

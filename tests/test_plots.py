@@ -36,6 +36,7 @@ def make_summary(
     table[["n_prompts", "n_scored", "n_failed"]] = [60, 60, 0]
     table["quality"], table["quality_lo"], table["quality_hi"] = quality, lo, hi
     table["e2el_ms_p50"], table["diff_vs_baseline"], table["p_adjusted"] = ms, 0.01, 0.9
+    table["on_front"] = stats.on_front(quality, ms)
     table.attrs["baseline"] = table["cell_id"].iloc[0]
     return table
 
@@ -148,6 +149,17 @@ def test_the_front_is_drawn_as_steps():
     np.testing.assert_allclose(line.get_xdata(), front["e2el_ms_p50"])
     np.testing.assert_allclose(line.get_ydata(), 100 * front["quality"])
     assert line.get_drawstyle() == "steps-post"
+
+
+def test_no_front_is_drawn_where_the_summary_knows_none():
+    """Too few or too noisy requests: no line, the best cell and the baseline named, and the picture says why."""
+    table = make_summary(12).assign(on_front=pd.NA)
+    ax = draw(table)
+    assert not [line for line in ax.lines if line.get_gid() == "front" and len(line.get_xdata())]
+    assert "no front, since latency was not measured well enough" in note(ax).replace("\n", " ")
+    best = analysis.labels_of(table)[table.loc[table["quality"].idxmax(), "cell_id"]]
+    assert best in [t.get_text() for t in names(ax)]
+    assert len(names(ax)) == 2
 
 
 def test_axes_have_units_and_the_legend_names_the_groups():

@@ -290,3 +290,21 @@ def test_long_names_stay_on_the_page(tmp_path):
         browser.show(driver, file)
         assert driver.execute_script("return document.documentElement.scrollWidth") <= 900
         assert driver.execute_script(out) == []
+
+
+# ------------------------------------------------------------------------------------------------ adapters
+
+
+def test_adapters_are_compared_with_the_baselines(tmp_path):
+    """A run with adapters says how each differs from the base model, draws it, and keeps what they are in the record."""
+    engine = ScriptedEngine(
+        adapters=("terse",),
+        responses=lambda r: str(int(r.prompt_id[1:]) + (1 if r.adapter == "terse" else 2)),
+    )
+    run = reports.make_run(tmp_path, engine=engine, adapters=["base", "terse"], latency=False)
+    said = show.settings(show.read(run)).text
+    assert "terse against base, averaged over 6 settings, on 24 prompts: 100.0 %" in text_of(said)
+    assert "Difference of every adapter from the baseline" in said
+    assert f"terse: sha256 {engine.info.adapters['terse']}" in text_of(
+        show.record(show.read(run)).text
+    )

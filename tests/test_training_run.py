@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,6 +177,23 @@ def test_a_finished_training_is_left_alone(trained: Trained, model: Path) -> Non
     assert again.record == trained.record
     assert said == [f"{trained.path}: finished {trained.record['ended_utc']}; nothing to do"]
     assert before == {p: p.stat().st_mtime_ns for p in trained.path.iterdir()}
+
+
+def test_a_finished_adapter_that_was_changed(trained: Trained, model: Path, tmp_path: Path) -> None:
+    """Other weights in the folder of a finished training are not taken for what was trained."""
+    out = Path(shutil.copytree(trained.path, tmp_path / "a"))
+    weights = out / "adapter_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-2] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(AdapterError) as caught:
+        small(model, out)
+    assert str(caught.value) == (
+        f"{out}: its adapter is not the one that was trained here; delete the folder and train again"
+    )
+    weights.write_bytes(data[:-1])
+    with pytest.raises(AdapterError, match="truncated or damaged"):
+        small(model, out)
 
 
 @pytest.mark.parametrize(

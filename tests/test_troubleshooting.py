@@ -102,7 +102,7 @@ def assert_same(text: str, printed: str) -> None:
 
 
 def test_mistakes_in_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unknown setting, no target, a data set without a commit, adapters, no such device, no such model."""
+    """An unknown setting, no target, a data set without a commit, no such device, no such model."""
     monkeypatch.chdir(tmp_path)
     study = study_file(tmp_path, name="my-study", grid={"temprature": [0]})
     printed = call(["validate", "my-study.yaml"])[1]
@@ -115,8 +115,6 @@ def test_mistakes_in_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     study_file(tmp_path, name="my-study", prompts="hf:openai/gsm8k/test")
     assert_same("revision is missing", call(["validate", "my-study.yaml"])[1])
     local = {"kind": "local"}
-    study_file(tmp_path, name="my-study", engine=local, adapters=["base", "terse"])
-    assert_same("adapters cannot", call(["run", str(study)])[1])
     study_file(tmp_path, name="my-study", engine=local, model="Qwen/Qwen1.5-7B-Chat-AWQ")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     printed = call(["run", str(study)])[1].replace("HF_HUB_OFFLINE is set", "it cannot be reached")

@@ -99,7 +99,7 @@ def compare(
     limit: Annotated[int, typer.Option(min=0, help="Most prompts to show.")] = 10,
     json_out: Json = False,
 ) -> None:
-    """Compare two cells prompt by prompt, or every adapter with one of them.
+    """Compare two cells, or adapters, prompt by prompt.
 
     Says the difference with its interval and shows the prompts whose score changed, answers side by side. With the name of
     an adapter (base is none) as baseline and no --cell it compares the adapters.

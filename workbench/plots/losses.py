@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+_MANY: Final = 100
+"""With more points than this, the training loss is drawn as a running mean, the points faint behind it."""
 _SMOOTH: Final = 25
-"""With more points than twice this, the training loss is drawn as a running mean over them, the points faint behind it."""
+"""Most points that the mean is over."""
 
 
 def losses(
@@ -77,10 +79,7 @@ def _best(held: pd.DataFrame) -> int | None:
 def _training(ax: Axes, trained: pd.DataFrame) -> None:
     if trained.empty:
         return
-    window = min(_SMOOTH, len(trained) // 4)
-    many = len(trained) > 2 * _SMOOTH
-    points = {"color": PALETTE[0], "marker": "o", "linestyle": "none"}
-    if not many:
+    if len(trained) <= _MANY:
         ax.plot(
             trained["step"],
             trained["train_loss"],
@@ -91,7 +90,17 @@ def _training(ax: Axes, trained: pd.DataFrame) -> None:
             linewidth=1.4,
         )
         return
-    ax.plot(trained["step"], trained["train_loss"], markersize=2, alpha=0.3, gid="points", **points)  # type: ignore[arg-type]
+    window = min(_SMOOTH, len(trained) // 12)
+    ax.plot(
+        trained["step"],
+        trained["train_loss"],
+        color=PALETTE[0],
+        marker="o",
+        linestyle="none",
+        markersize=2,
+        alpha=0.3,
+        gid="points",
+    )
     mean = trained["train_loss"].rolling(window, min_periods=1, center=True).mean()
     ax.plot(
         trained["step"],

@@ -34,6 +34,9 @@ MOST_CHARS: Final = 400
 def settings(facts: Facts) -> Html:
     """The effect of each setting, and of two together."""
     varied = facts.design.varied
+    found = _adapters(facts)
+    if found is not None and facts.scored:
+        return join(found, _effects(facts, varied))
     if not varied:
         return paragraphs(["All cells have the same settings: there is no effect to show."])
     if not facts.scored:
@@ -42,6 +45,27 @@ def settings(facts: Facts) -> Html:
                 f"Settings that vary: {', '.join(varied)}. Without scores their effect on quality is unknown."
             ]
         )
+    return _effects(facts, varied)
+
+
+def _adapters(facts: Facts) -> Html | None:
+    """Every adapter against the one of the baseline; None if there is one only."""
+    names = facts.run.cells.set_index("cell_id")["adapter"]
+    if names.nunique() < 2:
+        return None
+    try:
+        found = comparing.by_adapter(facts.run, str(names[facts.baseline]), rng=facts.seed)
+    except WorkbenchError as error:
+        return paragraphs([f"Adapters are not compared: {error}."])
+    said = paragraphs(signs(found.text).splitlines())
+    if not len(found.table):
+        return said
+    alt = "Difference of every adapter from the baseline's, with intervals."
+    return join(said, drawn(lambda: pictures.picture(plots.forest, found), alt))
+
+
+def _effects(facts: Facts, varied: Sequence[str]) -> Html:
+    """The effect of each setting, and of the two with the most values together."""
     effects = drawn(
         lambda: pictures.picture(plots.main_effects, facts.run, rng=facts.seed),
         f"Mean quality at each value of {', '.join(varied)}, the other settings averaged out.",

@@ -54,7 +54,11 @@ def _scorer(scorer: dict[str, Any]) -> str:
 
 
 def _engine(engine: dict[str, Any]) -> Html:
-    adapters = (f"{name}: {digest}" for name, digest in (engine.get("adapters") or {}).items())
+    about = (engine.get("extra") or {}).get("adapters") or {}
+    adapters = (
+        f"{name}: sha256 {digest}{_adapter(about.get(name))}"
+        for name, digest in (engine.get("adapters") or {}).items()
+    )
     return pairs(
         {
             "model": engine["model"],
@@ -68,11 +72,20 @@ def _engine(engine: dict[str, Any]) -> Html:
             "chat template": engine.get("chat_template_hash")
             and f"sha256 {engine['chat_template_hash']}",
             "context": engine.get("context_length") and f"{engine['context_length']:,} tokens",
-            "adapters": ", ".join(adapters),
+            "adapters": "; ".join(adapters),
             "checkpoint's own defaults": engine.get("checkpoint_defaults"),
         },
         "Model",
     )
+
+
+def _adapter(about: dict[str, Any] | None) -> str:
+    """What is known of an adapter beside its hash."""
+    if about is None:
+        return ""
+    shift = about.get("shift_nats")
+    acts = "" if shift is None else f", moves a token's log-probability by {shift:.2g} nats"
+    return f", rank {about['rank']}, {about['n_modules']:,} layers{acts}"
 
 
 def _machine(m: dict[str, Any]) -> Html:

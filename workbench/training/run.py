@@ -120,15 +120,7 @@ def train(
     base = _weight_hash(model, progress=progress)
     identity = {"base": base, "data": rows.sha256, "settings": wanted.to_dict()}
     with locked(folder):
-        record = look(folder)
-        if (
-            record is not None
-            and record["status"] != "finished"
-            and not Checkpoints(folder).sealed()
-        ):
-            record = None  # begun, and nothing to lose
-        if record is not None:
-            check_same(folder, record["identity"], identity)
+        record = _left(folder, identity)
         if record is None or record["status"] != "finished":
             loaded = _opened(model, device, kernel, progress=progress)
             start = {"about": about, "identity": identity, "evaluated": unseen}
@@ -137,6 +129,26 @@ def train(
         Checkpoints(folder).remove()
     tell(f"{folder}: finished {record['ended_utc']}; nothing to do")
     return Trained(folder, record, new=False)
+
+
+def _left(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of this training in its folder, if there is anything to go on from.
+
+    Raises:
+        AdapterError: It is that of another training, or its adapter was changed.
+    """
+    record = look(folder)
+    if record is None:
+        return None
+    finished = record["status"] == "finished"
+    if not finished and not Checkpoints(folder).sealed():
+        return None  # begun, and nothing to lose
+    check_same(folder, record["identity"], identity)
+    if finished and adapters.read(folder).sha256 != record["adapter"]["sha256"]:
+        raise AdapterError(
+            f"{folder}: its adapter is not the one that was trained here; delete the folder and train again"
+        )
+    return record
 
 
 def _to_stderr(line: str) -> None:
