@@ -38,7 +38,7 @@ def adapter(
     device: Device = None,
     kernel: Kernel = None,
 ) -> None:
-    """Look at a LoRA adapter: what it is, whether it fits, acts, and runs elsewhere.
+    """Look at a LoRA adapter: what it is, if it fits and acts.
 
     Example: workbench adapter ./adapters/terse --model demo
     """
