@@ -1,4 +1,4 @@
-"""Write the prompt sets of ``datasets/`` and their registry.
+"""Write the prompt sets of ``datasets/``, their registry, and the training data of the demo adapters.
 
 Everything in them comes from ``scripts/promptsets``: sums are drawn from a seeded generator and their targets computed,
 the texts were written for this project. The same script always writes the same bytes. Rows are shuffled with the seed, and
@@ -29,6 +29,7 @@ from promptsets import (  # noqa: E402 - found beside this file
     templated,
     tools,
     topics,
+    training_sets,
     writing,
 )
 from promptsets.common import PromptFile, render  # noqa: E402 - as above
@@ -75,6 +76,8 @@ def main(arguments: list[str]) -> None:
         print(f"{path}: {registry[made.name]['n']} prompts")
     text = json.dumps(registry, indent=2, ensure_ascii=False) + "\n"
     (directory / "registry.json").write_bytes(text.encode())
+    for path in training_sets.write(directory / "training"):
+        print(f"{path}: {len(path.read_bytes().splitlines())} rows to train on")
 
 
 if __name__ == "__main__":

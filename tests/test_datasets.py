@@ -89,6 +89,9 @@ def test_every_file_is_made_by_the_script(written):
     made = {path.name for path in written.glob("*.jsonl")}
     assert made == {path.name for path in (ROOT / "datasets").glob("*.jsonl")}
     assert made == {f"{name}.jsonl" for name in NAMES}
+    training = {path.name: path.read_bytes() for path in (written / "training").iterdir()}
+    kept = (ROOT / "datasets" / "training").iterdir()
+    assert training == {path.name: path.read_bytes() for path in kept}
     assert registry.names() == NAMES
 
 

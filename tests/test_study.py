@@ -89,6 +89,7 @@ def test_defaults():
         "baseline": None,
         "defaults": "card",
         "allow_inert": False,
+        "allow_overlap": False,
     }
     assert [cell.label for cell in study.cells()] == ["T=0.6"]
 
@@ -114,6 +115,7 @@ engine: {kind: remote, device: tpu, kernel: x, max_rows: 0, memory_gib: -1}
 baseline: [1]
 defaults: model
 allow_inert: maybe
+allow_overlap: 1
 """
 
 
@@ -152,8 +154,9 @@ def test_every_problem_at_once_with_its_line(tmp_path):
         "line 18: baseline: must be a cell's name, label or id, or its settings, got [1]",
         "line 19: defaults: must be card or checkpoint, got 'model'",
         "line 20: allow_inert: must be true or false, got 'maybe'",
+        "line 21: allow_overlap: must be true or false, got 1",
     ]
-    assert str(caught.value).startswith(f"{path}: 27 problems\n  - line 1: name: ")
+    assert str(caught.value).startswith(f"{path}: 28 problems\n  - line 1: name: ")
 
 
 @pytest.mark.parametrize(

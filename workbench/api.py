@@ -22,6 +22,7 @@ from workbench.scorers import score_generation
 from workbench.scorers.several import get_scorers
 from workbench.store import RunStore
 from workbench.study import Study
+from workbench.training.overlap import trained_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -194,6 +195,7 @@ def run(
         load_adapters(
             engine, study, [prompt.messages for prompt in _some(prompts) if prompt.messages]
         )
+        trained = _trained_on(engine, study, plan)
         if study.split.get("confirm") and len(set(plan.splits.values())) < 2:
             tell(f"split: all {len(prompts)} prompts fall on one side; nothing is held out")
         result = runner.run(
@@ -205,6 +207,7 @@ def run(
             progress=progress,
             new=new,
             say=say,
+            notes={"trained_on": trained},
         )
         _judge_alike(Run(result.dir), study, scorers, new_rows=result.n_run > 0, say=tell)
         if latency and study.latency and result.status != "interrupted":
@@ -225,6 +228,30 @@ def run(
 def _some(prompts: PromptSet, n: int = 8) -> list[Prompt]:
     """Some prompts from all over a set."""
     return list(prompts)[:: max(1, len(prompts) // n)][:n]
+
+
+def _trained_on(engine: Engine, study: Study, plan: Plan) -> dict[str, list[str] | None]:
+    """Adapter to the prompts of a plan that it was trained on; None if nothing is known of its training.
+
+    Raises:
+        AdapterError: There are some, and the study does not allow it.
+    """
+    facts = engine.info.extra.get("adapters", {})
+    asked = [plan.prompt_set, *plan.wordings.values()]
+    found = {
+        name: trained_on(facts[name]["path"], facts[name]["sha256"], asked)
+        for name in study.adapter_paths
+        if name in facts
+    }
+    for name, ids in found.items():
+        if ids and not study.allow_overlap:
+            shown = ", ".join(ids[:3]) + (", ..." if ids[3:] else "")
+            raise AdapterError(
+                f"adapter {name!r} ({facts[name]['path']}) was trained on {len(ids)} of the {len(plan.prompt_set)} "
+                f"prompts of this study ({shown}), so its answers to them prove nothing; leave them out, train it "
+                "without them, or allow it with allow_overlap: true"
+            )
+    return found
 
 
 def _judge_alike(

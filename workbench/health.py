@@ -17,8 +17,6 @@ from workbench.scorers.degeneration import agreement, signs
 from workbench.scorers.texts import asked
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from workbench.prompts import Prompt, PromptSet
 
 COLUMNS: Final = (
@@ -42,12 +40,20 @@ _SIGNS: Final = {
 }
 
 
-class RunAnswers(RunTables, Protocol):
-    """What is needed of a run: its tables and its prompts."""
+class Asked(Protocol):
+    """What was asked: the cells of a run and its prompts."""
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        """One row per cell."""
 
     @property
     def prompts(self) -> PromptSet:
         """The prompts."""
+
+
+class RunAnswers(Asked, RunTables, Protocol):
+    """What is needed of a run: its tables and its prompts."""
 
 
 def health(run: RunAnswers, *, intervals: bool = False, level: float = 0.95) -> pd.DataFrame:
@@ -71,7 +77,7 @@ def health(run: RunAnswers, *, intervals: bool = False, level: float = 0.95) -> 
     rows = rows_of(run, needed)
     rows = rows[rows["finish_reason"].ne("error")].reset_index(drop=True)
     rows["truncated_rate"] = rows["finish_reason"].eq("length").astype(float)
-    rows = rows.join(_signs(rows, _asked(run, rows)))
+    rows = rows.join(signs_of(run, rows))
     by_cell = rows.groupby("cell_id", sort=False)
     out = run.cells[["cell_id", "label"]].set_index("cell_id")
     out["n"] = by_cell.size().reindex(out.index, fill_value=0).astype("int64")
@@ -87,7 +93,7 @@ def health(run: RunAnswers, *, intervals: bool = False, level: float = 0.95) -> 
     return out.reset_index()
 
 
-def _asked(run: RunAnswers, rows: pd.DataFrame) -> list[str | None]:
+def _asked(run: Asked, rows: pd.DataFrame) -> list[str | None]:
     """What the user asked in each row, as its cell worded it."""
     worded = getattr(run, "prompt", None)
     template = run.cells.set_index("cell_id").get("template")
@@ -100,7 +106,7 @@ def _asked(run: RunAnswers, rows: pd.DataFrame) -> list[str | None]:
         )
     )
     first = {key: i for i, key in reversed(list(enumerate(keys)))}
-    cells = rows["cell_id"]
+    cells = list(rows["cell_id"])
     texts: dict[tuple[object, str], str | None] = {}
     for key, i in first.items():
         prompt: Prompt = (
@@ -110,12 +116,20 @@ def _asked(run: RunAnswers, rows: pd.DataFrame) -> list[str | None]:
     return [texts[key] for key in keys]
 
 
-def _signs(rows: pd.DataFrame, prompts: Sequence[str | None]) -> pd.DataFrame:
-    """The signs of every answer as numbers; an answer that occurs again is looked at once."""
-    which, pairs = pd.factorize(
-        pd.Series(list(zip(rows["text"], prompts, strict=True)), dtype=object)
-    )
-    seen = [signs(text, prompt_text=prompt) for text, prompt in pairs]
+def signs_of(run: Asked, rows: pd.DataFrame) -> pd.DataFrame:
+    """The signs of every answer as numbers, NaN where it cannot be said; an answer that occurs again is looked at once.
+
+    Args:
+        run: A run.
+        rows: Answers of it, with ``cell_id``, ``prompt_id`` and ``text``.
+
+    Returns:
+        ``empty_rate``, ``loop_rate``, ``repeated_ngrams``, ``distinct_2`` and ``language_switch_rate``, with the index of the
+        rows; see `health`.
+    """
+    pairs = list(zip(rows["text"], _asked(run, rows), strict=True))
+    which, different = pd.factorize(pd.Series(pairs, dtype=object))
+    seen = [signs(text, prompt_text=prompt) for text, prompt in different]
     columns = {
         column: np.array([getattr(s, name) for s in seen], dtype=float)[which]
         for column, name in _SIGNS.items()

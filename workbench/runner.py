@@ -22,7 +22,7 @@ from workbench.rundir import MANIFEST, is_being_written, read_manifest
 from workbench.store import RunStore, ScoreRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from workbench.committer import OnRow
     from workbench.engines.base import Engine, EngineInfo
@@ -109,6 +109,7 @@ def run(
     on_row: OnRow | None = None,
     new: bool = False,
     say: Say | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> RunResult:
     """Answer and score every row of a plan that is not answered yet.
 
@@ -128,6 +129,7 @@ def run(
         new: Start another run even if there is one.
         say: Told in one line what is going on, without a progress bar also every half minute how far it is; by default to
             standard error, without the latter.
+        notes: More entries for the manifest of a new run.
 
     Raises:
         StoreError: The record cannot be written, or another process is writing it.
@@ -146,7 +148,7 @@ def run(
             store = RunStore.open(found, write=not finished)
             busy = finished and is_being_written(found)
         else:
-            made = provenance.manifest(plan.study, plan, info, scorers)
+            made = provenance.manifest(plan.study, plan, info, scorers) | dict(notes or {})
             store = RunStore.create(Path(out) / plan.study.name / made["run_id"], made)
     try:
         loop = _Loop(

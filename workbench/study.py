@@ -56,6 +56,7 @@ class Study:
             that cell, else the first cell.
         defaults: "card" or "checkpoint": where settings come from that neither grid nor fixed give.
         allow_inert: Run an adapter even if it changes nothing.
+        allow_overlap: Run an adapter even if it was trained on some of the prompts.
         base_dir: Relative paths are looked up here first, then in the current directory. Not part of the content.
 
     Raises:
@@ -83,6 +84,7 @@ class Study:
     baseline: str | dict[str, Any] | None
     defaults: str
     allow_inert: bool
+    allow_overlap: bool
     base_dir: Path | None = field(compare=False)
 
     def __init__(
@@ -105,6 +107,7 @@ class Study:
         baseline: str | Mapping[str, Any] | None = None,
         defaults: str = "card",
         allow_inert: bool = False,
+        allow_overlap: bool = False,
         base_dir: str | Path | None = None,
         **unknown: Any,
     ) -> None:

@@ -380,10 +380,15 @@ def _defaults(value: Any, check: Check) -> str:
     return value if value == "checkpoint" else "card"
 
 
-def _allow_inert(value: Any, check: Check) -> bool:
-    if value is not None and not isinstance(value, bool):
-        check.add(("allow_inert",), f"must be true or false, got {short(value)}")
-    return value is True
+def _truth(name: str) -> Callable[[Any, Check], bool]:
+    """A check of a field that is true or false, and false if absent."""
+
+    def checked(value: Any, check: Check) -> bool:
+        if value is not None and not isinstance(value, bool):
+            check.add((name,), f"must be true or false, got {short(value)}")
+        return value is True
+
+    return checked
 
 
 _CHECKS: Final[dict[str, Callable[[Any, Check], Any]]] = {
@@ -403,5 +408,6 @@ _CHECKS: Final[dict[str, Callable[[Any, Check], Any]]] = {
     "engine": _engine,
     "baseline": _baseline,
     "defaults": _defaults,
-    "allow_inert": _allow_inert,
+    "allow_inert": _truth("allow_inert"),
+    "allow_overlap": _truth("allow_overlap"),
 }

@@ -368,5 +368,12 @@ STUDY_FIELDS: Final = (
         "Run an adapter even if it [changes nothing](adapters.md#does-it-act).",
         (Form("a truth value", "allow_inert: true\n"),),
     ),
+    StudyField(
+        "allow_overlap",
+        "true or false",
+        False,
+        "Run an adapter even if it was [trained on some of the prompts](adapters.md#trained-on-what-is-asked).",
+        (Form("a truth value", "allow_overlap: true\n"),),
+    ),
 )
 """Every field, in the order of a study file."""

@@ -68,6 +68,7 @@ class AdapterComparison:
         missing: Cells without a counterpart: ``adapter``, ``cell_id``, ``settings``, ``why``.
         inert: Adapters that change nothing, and their mean shift of log-probability in nats (None if not recorded).
         same: Adapter to another, named before it or the baseline, that is the same by content.
+        trained_on: Adapter to the run's prompts that it was trained on, where it was; their rows count like all others.
         n_prompts: Prompts with rows of ``chosen_on`` and of ``measured_on``.
     """
 
@@ -86,6 +87,7 @@ class AdapterComparison:
     missing: pd.DataFrame = field(repr=False)
     inert: dict[str, float | None]
     same: dict[str, str]
+    trained_on: dict[str, tuple[str, ...]]
     n_prompts: tuple[int, int]
     _run: RunTables = field(repr=False)
 
@@ -163,6 +165,7 @@ class AdapterComparison:
             "measured_on",
             "inert",
             "same",
+            "trained_on",
         )
         values = {name: getattr(self, name) for name in (*names, "n_prompts", *frames)}
         return {**{name: _plain(value) for name, value in values.items()}, "text": self.text}
@@ -250,6 +253,7 @@ def by_adapter(
         missing=pd.DataFrame(missing, columns=["adapter", "cell_id", "settings", "why"]),
         inert=inert,
         same=same,
+        trained_on={n: tuple(ids) for n, ids in run.manifest.get("trained_on", {}).items() if ids},
         n_prompts=(int(masks[chosen_on].sum()), int(masks[measured_on].sum())),
         _run=run,
     )

@@ -128,6 +128,11 @@ def _adapter(found: AdapterComparison, name: str) -> list[str]:
         return [f"{name}: none of its cells could be compared."]
     row = rows.pop(ALL)
     lines = [_headline(found, name, row)]
+    if name in found.trained_on:
+        n = len(found.trained_on[name])
+        lines.append(
+            f"{name} was trained on {_count(n, 'prompt')} of this run: how it answers them says nothing of others."
+        )
     if rows:
         lines.append("By prompt set: " + "; ".join(_of_set(found, r) for r in rows.values()) + ".")
     if row["verdict"] == "identical":

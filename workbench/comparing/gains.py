@@ -13,9 +13,7 @@ import numpy as np
 import pandas as pd
 
 from workbench import analysis, stats
-from workbench.comparing.pairs import wording
-from workbench.scorers.degeneration import signs
-from workbench.scorers.texts import asked
+from workbench.health import signs_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,25 +127,10 @@ def answers_in(run: RunTables) -> Answers:
 
 
 def _signs(run: RunTables, rows: pd.DataFrame) -> dict[str, Floats]:
-    """Signs of trouble of every answer, NaN where it cannot be said; an answer that occurs again is looked at once."""
-    template = run.cells.set_index("cell_id").get("template")
-    names = {} if template is None else template.dropna().to_dict()
-    of = {cell: str(names.get(cell, "")) for cell in rows["cell_id"].unique()}
-    cell_of = {name: cell for cell, name in of.items()}
-    keys = list(zip(rows["cell_id"].map(of), rows["prompt_id"], rows["text"], strict=True))
-    which, unique = pd.factorize(pd.Series(keys, dtype=object))
-    worded = {name: wording(run, cell) for name, cell in cell_of.items()}
-    prompts: dict[tuple[str, str], str | None] = {
-        (name, prompt): asked(worded[name](prompt)) or None
-        for name, prompt in dict.fromkeys((name, prompt) for name, prompt, _ in unique)
-    }
-    found = [signs(text, prompt_text=prompts[name, prompt]) for name, prompt, text in unique]
-    told = {"loop_rate": "loop", "empty_rate": "empty", "language_switch_rate": "language_switch"}
-    columns = {
-        column: np.array([getattr(s, name) for s in found], float)[which]
-        for column, name in told.items()
-    }
-    return {"truncated_rate": rows["finish_reason"].eq("length").to_numpy(float)} | columns
+    """Signs of trouble of every answer, NaN where it cannot be said."""
+    told = signs_of(run, rows)
+    cut = {"truncated_rate": rows["finish_reason"].eq("length").to_numpy(float)}
+    return cut | {name: told[name].to_numpy(float) for name in SIGNS if name in told}
 
 
 # ---------------------------------------------------------------------------------------- paired differences

@@ -133,7 +133,7 @@ def quantize(
     divided = calibration.divide(
         prompts, n_prompts, seed, check=check_prompts, n_check=n_check if check else None
     )
-    config, tokenizer = loader._load_config(checkpoint), loader._load_tokenizer(checkpoint)  # noqa: SLF001 - see there
+    config, tokenizer = loader.load_config(checkpoint), loader.load_tokenizer(checkpoint)
     length = min(calibration.BLOCK, int(config.max_position_embeddings))
     tokens = [calibration.encode(p, tokenizer) for p in divided.calibrate]
     job = _Job(

@@ -22,7 +22,7 @@ def record(facts: Facts) -> Html:
     m = facts.manifest
     return join(
         _what(m),
-        _engine(m["engine"]),
+        _engine(m["engine"], m.get("trained_on") or {}),
         _machine(m),
         fold("Packages", pairs(m.get("packages") or {}, "Versions")),
     )
@@ -53,10 +53,10 @@ def _scorer(scorer: dict[str, Any]) -> str:
     return f"{scorer['name']} version {scorer['version']}{options}"
 
 
-def _engine(engine: dict[str, Any]) -> Html:
+def _engine(engine: dict[str, Any], trained_on: dict[str, Any]) -> Html:
     about = (engine.get("extra") or {}).get("adapters") or {}
     adapters = (
-        f"{name}: sha256 {digest}{_adapter(about.get(name))}"
+        f"{name}: sha256 {digest}{_adapter(about.get(name), trained_on.get(name))}"
         for name, digest in (engine.get("adapters") or {}).items()
     )
     return pairs(
@@ -79,13 +79,24 @@ def _engine(engine: dict[str, Any]) -> Html:
     )
 
 
-def _adapter(about: dict[str, Any] | None) -> str:
-    """What is known of an adapter beside its hash."""
+def _adapter(about: dict[str, Any] | None, trained_on: list[str] | None) -> str:
+    """What is known of an adapter beside its hash.
+
+    Args:
+        about: What the engine says of it.
+        trained_on: The run's prompts that it was trained on; None if that is not known.
+    """
     if about is None:
         return ""
     shift = about.get("shift_nats")
     acts = "" if shift is None else f", moves a token's log-probability by {shift:.2g} nats"
-    return f", rank {about['rank']}, {about['n_modules']:,} layers{acts}"
+    if trained_on is None:
+        seen = "no record of what it was trained on"
+    elif trained_on:
+        seen = f"trained on {len(trained_on):,} of these prompts"
+    else:
+        seen = "trained on none of these prompts"
+    return f", rank {about['rank']}, {about['n_modules']:,} layers{acts}, {seen}"
 
 
 def _machine(m: dict[str, Any]) -> Html:

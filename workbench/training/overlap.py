@@ -72,6 +72,30 @@ def overlap(
     return tuple(p.id for p in asked if fingerprint(p.messages) in trained)
 
 
+def trained_on(
+    adapter: str | Path, sha256: str, wordings: Iterable[Iterable[Prompt]]
+) -> list[str] | None:
+    """Ids of a run's prompts that an adapter was trained or validated on.
+
+    Args:
+        adapter: Its folder.
+        sha256: Content hash of the adapter that lies there, see `workbench.adapters.AdapterFile`.
+        wordings: The prompts, once for every way in which they are asked.
+
+    Returns:
+        The ids in order; None if the folder has no record of the training of this very adapter.
+    """
+    try:
+        record = read_record(Path(adapter))
+    except AdapterError:
+        return None
+    if (record.get("adapter") or {}).get("sha256") != sha256:
+        return None
+    trained = set(record["prompt_hashes"])
+    found = [p.id for prompts in wordings for p in prompts if fingerprint(p.messages) in trained]
+    return list(dict.fromkeys(found))
+
+
 def read_record(folder: Path) -> dict[str, Any]:
     """What ``training.json`` of a folder holds.
 

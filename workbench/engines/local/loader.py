@@ -185,8 +185,8 @@ def load(
             f"{model}: the weights need {need / 2**30:.1f} GiB with kernel {choice.name}, "
             f"{free / 2**30:.1f} GiB are free on {target}"
         )
-    config = _load_config(checkpoint)
-    tokenizer = _load_tokenizer(checkpoint)
+    config = load_config(checkpoint)
+    tokenizer = load_tokenizer(checkpoint)
     network = _load_network(checkpoint, config, target, choice)
     info = _info(str(model), checkpoint, (network, tokenizer), choice, target)
     return LoadedModel(
@@ -194,7 +194,13 @@ def load(
     )
 
 
-def _load_tokenizer(checkpoint: Checkpoint) -> Any:
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """The tokenizer of a checkpoint.
+
+    Raises:
+        ModelNotFound: It has none, or one without a chat template.
+        CorruptCheckpoint: It cannot be read.
+    """
     path = checkpoint.path
     if not any((path / name).is_file() for name in _TOKENIZER_FILES):
         raise ModelNotFound(f"{path}: no tokenizer files ({', '.join(_TOKENIZER_FILES)})")
@@ -213,7 +219,13 @@ def _load_tokenizer(checkpoint: Checkpoint) -> Any:
     return tokenizer
 
 
-def _load_config(checkpoint: Checkpoint) -> Any:
+def load_config(checkpoint: Checkpoint) -> Any:
+    """The transformers configuration of a checkpoint.
+
+    Raises:
+        ModelError: Not a model that generates text, or one with other than full attention.
+        CorruptCheckpoint: It cannot be read.
+    """
     path = checkpoint.path
     kind = checkpoint.config["model_type"]
     if kind not in CONFIG_MAPPING:
