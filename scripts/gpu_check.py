@@ -5,19 +5,26 @@ Exit code 0: every part passed. 1: a part failed, or there is no GPU and nothing
 
 from __future__ import annotations
 
+import json
 import sys
+import tempfile
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import save_file
+from torch import nn
 
+from workbench.adapters import CONFIG, WEIGHTS
 from workbench.engines.local.awq import AwqLinear
 from workbench.engines.local.engine import LocalEngine
 from workbench.engines.local.loader import load
 from workbench.engines.local.pack import quantize
 from workbench.engines.local.sampling import RowSettings, draw, gumbel, noise_keys
 from workbench.params import SamplingParams
-from workbench.records import Request, timing
+from workbench.records import BASE, Request, timing
+from workbench.training import train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,27 +38,51 @@ SETTINGS: tuple[dict[str, Any], ...] = (
 )
 
 
-def requests(n_tokens: int) -> list[Request]:
-    """Every text with every setting."""
+ROWS = tuple({"prompt": f"What comes after {i}?", "target": str(i + 1)} for i in range(10, 34))
+"""What the training is tried on."""
+
+
+def requests(n_tokens: int, adapters: tuple[str, ...] = (BASE,)) -> list[Request]:
+    """Every text with every setting and adapter."""
     return [
         Request(
-            str(c),
+            f"{c} {adapter}",
             text,
             0,
             ({"role": "user", "content": text},),
             SamplingParams(**s, max_tokens=n_tokens, seed=1 + c),
+            adapter,
         )
         for text in TEXTS
         for c, s in enumerate(SETTINGS)
+        for adapter in adapters
     ]
+
+
+def write_adapter(folder: Path, model: nn.Module, names: list[str], rank: int) -> Path:
+    """A LoRA adapter of random weights, strong enough to change answers, on layers with these last parts of names."""
+    torch.manual_seed(rank)
+    tensors = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Linear) and name.rsplit(".", 1)[-1] in names:
+            key = f"base_model.model.{name}.lora_"
+            a = torch.randn(rank, layer.in_features) / layer.in_features**0.5
+            tensors |= {f"{key}A.weight": a}
+            tensors |= {f"{key}B.weight": 0.05 * torch.randn(layer.out_features, rank)}
+    folder.mkdir()
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "target_modules": names}
+    (folder / CONFIG).write_text(json.dumps(config | {"task_type": "CAUSAL_LM"}), encoding="utf-8")
+    save_file(tensors, folder / WEIGHTS)
+    return folder
 
 
 class Checks:
     """The parts; models are loaded once."""
 
-    def __init__(self) -> None:
-        self.cpu = LocalEngine(load("demo", device="cpu", kernel="fp32"))
-        self.gpu = LocalEngine(load("demo", device="cuda", kernel="fp32"))
+    def __init__(self, device: str = "cuda") -> None:
+        self.device = device
+        self.cpu = LocalEngine(load("demo", device="cpu", kernel="fp32", progress=False))
+        self.gpu = LocalEngine(load("demo", device=device, kernel="fp32", progress=False))
 
     def kernel(self) -> str:
         """The int4 kernel against the exact weights, for every group size."""
@@ -130,6 +161,58 @@ class Checks:
             tpots += [t.tpot_ms] if t.tpot_ms is not None else []
         return f"median tpot {sorted(tpots)[len(tpots) // 2]:.2f} ms"
 
+    def adapters(self) -> str:
+        """Base and two adapters in one batch: the tokens of the CPU, and those of each alone."""
+        names = ("small", "large")
+        with tempfile.TemporaryDirectory() as place:
+            write_adapter(Path(place) / "small", self.cpu.model, ["q_proj", "v_proj"], 4)
+            write_adapter(Path(place) / "large", self.cpu.model, ["o_proj", "down_proj"], 16)
+            for engine in (self.cpu, self.gpu):
+                for name in names:
+                    engine.load_adapter(Path(place) / name)
+        try:
+            return self._mixed((BASE, *names))
+        finally:
+            for engine in (self.cpu, self.gpu):
+                for name in names:
+                    engine.unload_adapter(name)
+
+    def _mixed(self, names: tuple[str, ...]) -> str:
+        wanted = {g.key: g.token_ids for g in self.cpu.generate(requests(24, names))}
+        found = {g.key: g.token_ids for g in self.gpu.generate(requests(24, names))}
+        alone = {g.key: g.token_ids for n in names for g in self.gpu.generate(requests(24, (n,)))}
+        same = sum(found[k] == wanted[k] for k in wanted)
+        require(same >= len(wanted) - 2, f"{same} of {len(wanted)} rows as on the CPU")
+        apart = sum(found[k] == alone[k] for k in alone)
+        require(apart >= len(alone) - 2, f"{apart} of {len(alone)} rows as alone")
+        first = {k: v for k, v in wanted.items() if k[0].endswith(BASE)}
+        moved = sum(
+            wanted[k[0].replace(BASE, n), *k[1:]] != v for k, v in first.items() for n in names[1:]
+        )
+        require(moved >= len(first), f"the adapters changed only {moved} of {2 * len(first)} rows")
+        return f"{same} of {len(wanted)} rows as on the CPU, {apart} as alone, {moved} of {2 * len(first)} changed"
+
+    def training(self) -> str:
+        """A short training on AWQ layers, exact and int4: the held-out losses of the CPU."""
+        settings: dict[str, Any] = {"rank": 4, "epochs": 1, "batch_size": 4, "validation": 0.25, "seed": 1}
+        made = {}
+        with tempfile.TemporaryDirectory() as place:
+            for device, kernel in (("cpu", "fp32"), (self.device, "fp32"), (self.device, "int4")):
+                name = f"{kernel} {device}"
+                made[name] = train(
+                    list(ROWS),
+                    "demo",
+                    out=Path(place) / name,
+                    device=device,
+                    kernel=kernel,
+                    progress=False,
+                    say=lambda _: None,
+                    **settings,
+                ).record["result"]["validation_loss"]["last"]
+        wanted, *others = made.values()
+        require(all(abs(v - wanted) < 0.1 * wanted for v in others), f"losses differ: {made}")
+        return ", ".join(f"{name} {value:.4f}" for name, value in made.items())
+
 
 class PartFailed(Exception):  # noqa: N818 - reads as a sentence
     """A part did not hold."""
@@ -168,6 +251,7 @@ def main() -> int:
         ("sampling", checks.sampling),
     ]
     parts += [("sweep", checks.sweep), ("latency", checks.latency)]
+    parts += [("adapters", checks.adapters), ("training", checks.training)]
     results = [report(name, part) for name, part in parts]
     print(f"{sum(results)} of {len(results)} parts passed")
     return 0 if all(results) else 1

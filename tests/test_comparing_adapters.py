@@ -621,8 +621,9 @@ def test_what_cannot_be_tested_is_said(run, why):
 # ----------------------------------------------------------------------------------- behaviour and latency
 
 
-def test_signs_of_trouble_are_rates_of_both():
-    """Cut, looping, empty and drifting answers are shares of the answers of each side."""
+@pytest.mark.parametrize(("n", "drifting"), [(4, np.nan), (11, np.nan), (12, 0.9)])
+def test_signs_of_trouble_are_rates_of_both(n, drifting):
+    """Cut, looping, empty and drifting answers are shares of each side's answers; no share of fewer than ten of many."""
     drift = (
         "The answer to the question is that we have to add the two numbers together and then we get the sum. "
         "Je pense que la réponse est dans le jardin avec les enfants et la maison de ma mère, et que nous sommes tous ici."
@@ -632,13 +633,14 @@ def test_signs_of_trouble_are_rates_of_both():
         ("a x", "p01", 0): "I think it is so. " * 9,
         ("a x", "p02", 0): drift,
     }
-    run = adapter_run({"base": {"a": [1] * 4}, "x": {"a": [1] * 4}}, texts=texts)
+    more = {("a x", f"p{i:02d}", 0): drift for i in range(4, n)}
+    run = adapter_run({"base": {"a": [1] * n}, "x": {"a": [1] * n}}, texts=texts | more)
     cut = run.generations["cell_id"].eq("a x") & run.generations["prompt_id"].eq("p03")
     run.generations.loc[cut, "finish_reason"] = "length"
     (row,) = by_adapter(run).table.to_dict("records")
     rates = ["truncated_rate", "loop_rate", "empty_rate"]
-    assert [row[r] for r in rates] == [0.25] * 3
-    assert row["language_switch_rate"] > 0
+    assert [row[r] for r in rates] == [1 / n] * 3
+    assert row["language_switch_rate"] == pytest.approx(drifting, nan_ok=True)
     assert [row[f"baseline_{r}"] for r in rates] == [0] * 3
 
 

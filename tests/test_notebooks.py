@@ -21,7 +21,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "03_adapters": {"LIMIT": 6, "TRAINING": {"rank": 2, "epochs": 1}, **TINY},
     "07_own_data": {"LIMIT": 6},
 }
-PICTURES = {"01_quickstart": 1, "02_sampling_grid": 7, "03_adapters": 5, "07_own_data": 1}
+PICTURES = {"01_quickstart": 1, "02_sampling_grid": 7, "03_adapters": 6, "07_own_data": 1}
 NAMES = sorted([*SMALL, "report"])
 """The report's notebook is run by tests/test_reporting.py."""
 LONGEST_CELL_LINES = 10

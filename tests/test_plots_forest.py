@@ -271,3 +271,17 @@ def test_what_is_refused(call, message):
     with pytest.raises(WorkbenchError) as caught:
         call()
     assert str(caught.value) == message
+
+
+def test_an_adapter_looks_the_same_in_every_picture():
+    """Colour and mark of an adapter agree between the forest, the interaction and the front, whatever their order."""
+    run = make_run(GRID, 30, adapters=("base", "terse", "polite"))
+    wanted = style.adapter_looks(["terse", "base", "polite"])
+    assert list(wanted) == ["base", "polite", "terse"]
+    assert wanted["polite"] == (style.PALETTE[1], style.MARKERS[1])
+    handles = plots.interaction(run, "top_k", "adapter").get_legend()
+    drawn = {
+        t.get_text(): to_hex(h.get_color())
+        for t, h in zip(handles.get_texts(), handles.legend_handles, strict=True)
+    }
+    assert drawn == {name: colour.lower() for name, (colour, _) in wanted.items()}

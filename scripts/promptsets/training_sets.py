@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LARGEST: Final = 19
 """Largest number in a sum of two that is trained on."""
-N_THREES: Final = 110
+N_THREES: Final = 170
 """Sums of three digits, beside all sums of two numbers that are not evaluated: few of those are small."""
 
 OPENINGS: Final = (

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 SIGNS: Final = ("truncated_rate", "loop_rate", "empty_rate", "language_switch_rate")
 """Signs of trouble, each the share of the answers that show it; of a language switch, of those whose language can be told."""
+_FEW: Final = 10
+"""A share is told of so many answers, or of all."""
 TINY: Final = 1e-12
 """Differences below this are rounding: (1/3 + 1/3 + 1/3) is not always 1."""
 
@@ -306,7 +308,7 @@ def _behaviour(
 
     Returns:
         ``baseline_tokens``, ``tokens`` (means, output tokens an answer), ``tokens_diff`` with ``tokens_lo`` and ``tokens_hi``
-        (clustered), each of `SIGNS` and its ``baseline_`` twin, ``n_answers`` (pairs of answers), ``n_identical`` (of those,
+        (clustered), each of `SIGNS` and its ``baseline_`` twin (NaN where it can be said of fewer than ten answers and not of all), ``n_answers`` (pairs of answers), ``n_identical`` (of those,
         equal word for word) and ``n_answered`` (prompts), each of shape (groups,).
     """
     cells, bases = answers.rows(pairs)
@@ -325,13 +327,14 @@ def _behaviour(
     }
     for name in SIGNS:
         for prefix, side in (("baseline_", bases), ("", cells)):
+            n_all = np.array([np.where(both, counts[side], 0)[g].sum() for g in groups])
             shown, of = (np.where(both, x[:, where][side], 0).sum(1) for x in answers.signs[name])
             total = np.array([of[g].sum() for g in groups])
             rate = np.divide(
                 np.array([shown[g].sum() for g in groups], float),
                 total,
                 out=np.full(len(groups), np.nan),
-                where=total > 0,
+                where=(total > 0) & (total >= np.minimum(_FEW, n_all)),
             )
             out[prefix + name] = rate
     texts = answers.texts[:, where]

@@ -14,8 +14,7 @@ from workbench.errors import WorkbenchError
 from workbench.plots.style import (
     FAINT,
     INK,
-    MARKERS,
-    PALETTE,
+    adapter_looks,
     canvas,
     heading,
     house,
@@ -196,11 +195,7 @@ def _records(rows: pd.DataFrame, name: str, adapter: str) -> list[Row]:
 def _looks(adapters: Sequence[str], baseline: str) -> dict[str, tuple[str, str]]:
     """Colour and mark of each adapter, as `quality_latency` has them: base first, then by name."""
     base = baseline if baseline != "the baseline" else BASE
-    names = sorted({base, *adapters}, key=lambda name: (name != BASE, name))
-    return {
-        name: (PALETTE[i], MARKERS[i]) if i < len(PALETTE) else ("#777777", "X")
-        for i, name in enumerate(names)
-    }
+    return adapter_looks({base, *adapters})
 
 
 # ---------------------------------------------------------------------------------------------------- drawing

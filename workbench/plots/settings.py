@@ -14,6 +14,7 @@ from workbench.plots.style import (
     FAINT,
     INK,
     PALETTE,
+    adapter_looks,
     canvas,
     heading,
     house,
@@ -298,11 +299,13 @@ def interaction(
         title = f"{about.name.capitalize()}: {a} by {b}"
     with house():
         ax = canvas(ax, 4)
+        named = adapter_looks(lines) if b == "adapter" else None
         for i, (text, look) in enumerate(zip(drawn, looks(len(drawn)), strict=True)):
             part = known[known["b_text"] == text]
             x = np.array([across.index(t) for t in part["a_text"]], float)
             x += (i - (len(drawn) - 1) / 2) * min(0.12, 0.5 / max(len(drawn), 1))
-            _line(ax, x, part, about, look, text, joined_up=a not in NAMED)
+            drawn_as = named[text] if named else look
+            _line(ax, x, part, about, drawn_as, text, joined_up=a not in NAMED)
         shown = known[known["b_text"].isin(drawn)]
         parallel = (shown["mean"] - shown["extra"]) * about.scale
         _limits(

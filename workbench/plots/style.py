@@ -19,9 +19,10 @@ from matplotlib.transforms import ScaledTranslation
 
 from workbench.errors import WorkbenchError
 from workbench.measures import failed_rows
+from workbench.records import BASE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import pandas as pd
     from matplotlib.axes import Axes
@@ -335,6 +336,13 @@ def level_ticks(ax: Axes, texts: Sequence[str], most: int = 18) -> None:
 def looks(n: int) -> Iterator[tuple[str, str]]:
     """Colour and marker of each group; a seventh group is grey."""
     yield from list(zip((*PALETTE, "#777777"), (*MARKERS, "X"), strict=True))[:n]
+
+
+def adapter_looks(adapters: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each adapter, the same in every picture of a run: base first, then by name."""
+    names = sorted(set(adapters), key=lambda name: (name != BASE, name))
+    known = list(looks(len(PALETTE) + 1))
+    return {name: known[min(i, len(PALETTE))] for i, name in enumerate(names)}
 
 
 # ------------------------------------------------------------------------------------------ rows of cells
