@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from small import Broken, Length, make_plan
 
-from workbench import committer, runner
+from workbench import committer, progress, runner
 from workbench.engines.scripted import ScriptedEngine
 from workbench.errors import EngineError, EngineUnavailable, OutOfMemory, StoreError
 from workbench.records import Score
@@ -24,8 +24,9 @@ from workbench.runner import find_run, judge, runs
 from workbench.store import RunStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
+    from workbench.plan import Key, Plan
     from workbench.prompts import Prompt
     from workbench.records import Generation, Request
 
@@ -376,7 +377,7 @@ def test_messages_go_to_standard_error(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_lines_where_there_is_no_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a bar it says now and then how far it is; with one, or untold where to, it does not."""
-    monkeypatch.setattr(runner, "TICK_S", 0.0)
+    monkeypatch.setattr(progress, "TICK_S", 0.0)
     _, said = run(tmp_path / "a", make_plan(n_prompts=2, temperatures=(0.0,)))
     n = len(said) - 2
     assert n == 1
@@ -396,3 +397,56 @@ def test_a_finished_run_that_is_being_timed(tmp_path: Path) -> None:
     ]
     _, said = run(tmp_path, plan)
     assert said == [f"{first.dir}: finished before ({plan.n_rows} rows); nothing to run"]
+
+
+# Blocks
+
+
+class Blocks:
+    """Every cell on the first prompt, then only the first cell on the others; ends on demand."""
+
+    def __init__(self, plan: Plan, *, stop: bool = False) -> None:
+        self.plan = plan
+        self.stop = stop
+        self.seen: list[int] = []
+
+    def __call__(self, store: RunStore, done: Collection[Key]) -> Iterator[list[Request]]:
+        """The missing requests."""
+        missing = [r for r in self.plan if r.key not in done]
+        first, kept = next(iter(self.plan.prompt_set)).id, self.plan.cells[0].cell_id
+        yield [r for r in missing if r.prompt_id == first]
+        self.seen.append(store.counts().n_rows)  # all of the block is committed
+        if self.stop:
+            raise KeyboardInterrupt
+        yield [r for r in missing if r.prompt_id != first and r.cell_id == kept]
+        self.seen.append(store.counts().n_rows)
+
+
+def test_blocks_decide_what_is_run(tmp_path: Path) -> None:
+    """The next block is asked for when the last one is committed; a run with the rows it has is finished."""
+    plan = make_plan()
+    notes = {"tuning": {"method": "test"}}
+    blocks = Blocks(plan, stop=True)
+    first, _ = run(tmp_path, plan, blocks=blocks, notes=notes)
+    assert first.status == "interrupted"
+    assert blocks.seen == [7]
+    blocks = Blocks(plan)
+    second, said = run(tmp_path, plan, blocks=blocks, notes=notes)
+    assert (second.dir, second.status, second.resumed) == (first.dir, "finished", True)
+    assert blocks.seen == [7, 12]
+    with RunStore.open(second.dir) as store:
+        assert store.manifest["n_rows"] == 12
+        assert store.manifest["tuning"] == {"method": "test"}
+    again, said = run(tmp_path, plan, blocks=Blocks(plan), notes=notes)
+    assert said == [f"{first.dir}: finished before (12 rows); nothing to run"]
+    assert again.n_run == 0
+
+
+def test_another_tuning_is_another_run(tmp_path: Path) -> None:
+    """A plain run does not continue a tuned one, nor one that was tuned otherwise."""
+    plan = make_plan()
+    tuned, _ = run(tmp_path, plan, blocks=Blocks(plan), notes={"tuning": {"alpha": 0.05}})
+    other, _ = run(tmp_path, plan, blocks=Blocks(plan), notes={"tuning": {"alpha": 0.01}})
+    plain, _ = run(tmp_path, plan)
+    assert len({tuned.dir, other.dir, plain.dir}) == 3
+    assert plain.n_run == plan.n_rows

@@ -12,31 +12,31 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from workbench import provenance
 from workbench.committer import Committer
 from workbench.errors import EngineError, StoreError
+from workbench.progress import RowBar
 from workbench.records import Score
 from workbench.rundir import MANIFEST, is_being_written, read_manifest
 from workbench.store import RunStore, ScoreRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from workbench.committer import OnRow
     from workbench.engines.base import Engine, EngineInfo
-    from workbench.plan import Plan
+    from workbench.plan import Key, Plan
     from workbench.prompts import Prompt
-    from workbench.records import Generation
+    from workbench.records import Generation, Request
 
     Say = Callable[[str], None]
+    Blocks = Callable[[RunStore, Collection[Key]], Iterator[Iterable[Request]]]
     Judge = Callable[["RowScorer", Generation, Prompt], Score]
 
 NEEDED: Final = {"run_id", "study", "n_cells", "n_rows", "engine", "status"}
 """Entries of a manifest without which a directory is no run."""
-TICK_S: Final = 30.0
-"""Where there is no progress bar, a line says so often how far it is, seconds."""
 _NUMERICS: Final = ("engine", "kernel", "dtype", "device")
 """What, if it changes between two calls, can change the last digits of a logit."""
 
@@ -110,6 +110,7 @@ def run(
     new: bool = False,
     say: Say | None = None,
     notes: Mapping[str, Any] | None = None,
+    blocks: Blocks | None = None,
 ) -> RunResult:
     """Answer and score every row of a plan that is not answered yet.
 
@@ -129,7 +130,10 @@ def run(
         new: Start another run even if there is one.
         say: Told in one line what is going on, without a progress bar also every half minute how far it is; by default to
             standard error, without the latter.
-        notes: More entries for the manifest of a new run.
+        notes: More entries for the manifest of a new run. A run with another ``tuning`` among them is another run.
+        blocks: Called with the record and the keys of its rows that are done; gives the missing requests block by block, and is
+            asked for the next block when the last one is committed and reported to ``on_row``. When it ends the run is
+            finished, with the rows it has. By default all missing requests are one block.
 
     Raises:
         StoreError: The record cannot be written, or another process is writing it.
@@ -140,7 +144,8 @@ def run(
     own = store is None
     resumed, busy = store is not None, False
     if store is None:
-        found = None if new else find_run(plan, out, info)
+        tuning = (notes or {}).get("tuning")
+        found = None if new else find_run(plan, out, info, tuning)
         resumed = found is not None
         if found is not None:
             # A finished run is only looked at: any number of processes may do so at once.
@@ -160,6 +165,7 @@ def run(
             say=tell,
             tick=say,
             on_row=on_row,
+            blocks=blocks or (lambda _, done: iter([plan.requests(skip=done)])),
             resumed=resumed,
             busy=busy,
         )
@@ -185,18 +191,25 @@ def runs(directory: str | Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         yield place, manifest
 
 
-def find_run(plan: Plan, out: str | Path, engine_info: EngineInfo | None = None) -> Path | None:
+def find_run(
+    plan: Plan,
+    out: str | Path,
+    engine_info: EngineInfo | None = None,
+    tuning: Mapping[str, Any] | None = None,
+) -> Path | None:
     """The newest run of the same plan under ``out/<study name>/``, finished or not.
 
     Args:
         plan: Its content hash must be the same.
         out: Where run directories live.
         engine_info: If given, model, weights and adapters must be the same too.
+        tuning: How it was tuned, as its manifest says; None: it was not.
     """
     for path, manifest in runs(Path(out) / plan.study.name):
-        if manifest.get("content_hash") == plan.content_hash and (
-            engine_info is None or _same_model(manifest.get("engine"), engine_info)
-        ):
+        same_rows = (
+            manifest.get("content_hash") == plan.content_hash and manifest.get("tuning") == tuning
+        )
+        if same_rows and (engine_info is None or _same_model(manifest.get("engine"), engine_info)):
             return path
     return None
 
@@ -232,6 +245,7 @@ class _Loop:
         say: Say,
         tick: Say | None,
         on_row: OnRow | None,
+        blocks: Blocks,
         resumed: bool,
         busy: bool,
     ) -> None:
@@ -243,6 +257,7 @@ class _Loop:
         self.say = say
         self.tick = tick
         self.on_row = on_row
+        self.blocks = blocks
         self.resumed = resumed
         self.busy = busy
         self.tokens = 0
@@ -251,7 +266,8 @@ class _Loop:
     def run(self, *, progress: bool) -> RunResult:
         """Run what is missing, and say what happens."""
         started = time.monotonic()
-        n_rows, store = self.plan.n_rows, self.store
+        store = self.store
+        n_rows = int(store.manifest.get("n_rows", self.plan.n_rows))
         done = store.done_keys()
         n_before = len(done)
         if n_before == n_rows and store.manifest.get("status") == "finished":
@@ -264,6 +280,7 @@ class _Loop:
         try:
             with committer:
                 self._generate(done, committer, progress=progress)
+            store.update_manifest(n_rows=store.counts().n_rows)
         except KeyboardInterrupt:
             committer.flush()
             status = "interrupted"
@@ -313,26 +330,40 @@ class _Loop:
         store.update_manifest(**changes)
 
     def _generate(self, done: set[Any], committer: Committer, *, progress: bool) -> None:
-        """Ask for every missing row; count what comes back."""
-        expected = self.plan.n_rows - len(done)
-        n_back = 0
+        """Ask for the missing rows, block by block."""
+        with RowBar(self.plan.n_rows, len(done), shown=progress, say=self.tick) as bar:
+            for block in self.blocks(self.store, done):
+                self._answer(block, committer, bar)
+                committer.flush()
+
+    def _answer(self, block: Iterable[Request], committer: Committer, bar: RowBar) -> None:
+        """Ask for the rows of a block; count what comes back."""
+        n_asked = n_back = 0
+        requests = iter(block)
+
+        def asked() -> Iterator[Request]:
+            nonlocal n_asked
+            for request in requests:
+                n_asked += 1
+                yield request
+
         started = time.monotonic()
-        answers = self.engine.generate(self.plan.requests(skip=done))
-        with _Bar(self.plan.n_rows, len(done), shown=progress, say=self.tick) as bar:
-            try:
-                for generation in answers:
-                    committer.add(generation, self._scores(generation))
-                    n_back += 1
-                    self.tokens += generation.n_output_tokens
-                    bar.step(self.tokens)
-            finally:
-                self.generating_s = time.monotonic() - started
-                close = getattr(answers, "close", None)
-                if close is not None:
-                    close()
-        if n_back != expected:
+        answers = self.engine.generate(asked())
+        try:
+            for generation in answers:
+                committer.add(generation, self._scores(generation))
+                n_back += 1
+                self.tokens += generation.n_output_tokens
+                bar.step(self.tokens)
+        finally:
+            self.generating_s += time.monotonic() - started
+            close = getattr(answers, "close", None)
+            if close is not None:
+                close()
+        n_asked += sum(1 for _ in requests)
+        if n_back != n_asked:
             raise EngineError(
-                f"{self.store.dir}: the engine answered {n_back:,} of {expected:,} rows; "
+                f"{self.store.dir}: the engine answered {n_back:,} of {n_asked:,} rows; "
                 "run the same command again for the others"
             )
 
@@ -383,41 +414,6 @@ class _Loop:
             )
         else:
             self.say(f"{result.dir}: done, {result.n_rows:,} rows")
-
-
-class _Bar:
-    """A progress bar for terminals and notebooks: rows done, tokens per second, time left; else a line now and then."""
-
-    def __init__(self, n_rows: int, n_done: int, *, shown: bool, say: Say | None = None) -> None:
-        self._bar: Any = None
-        if shown:
-            # tqdm.auto picks the notebook bar where there is a notebook with ipywidgets.
-            from tqdm.auto import tqdm  # noqa: PLC0415 - not needed without a bar
-
-            self._bar = tqdm(total=n_rows, initial=n_done, unit="row", dynamic_ncols=True)
-        self._started = self._told = time.monotonic()
-        self._n, self._n_rows = n_done, n_rows
-        self._say = None if shown else say
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def step(self, tokens: int) -> None:
-        """One more row; ``tokens`` is the total of this call."""
-        self._n += 1
-        now = time.monotonic()
-        if self._say is not None and now - self._told >= TICK_S and self._n < self._n_rows:
-            rate = tokens / (now - self._started)
-            self._say(f"{self._n:,} of {self._n_rows:,} rows, {rate:,.0f} tokens/s")
-            self._told = now
-        if self._bar is not None:
-            rate = tokens / max(time.monotonic() - self._started, 1e-9)
-            self._bar.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
-            self._bar.update()
 
 
 def to_stderr(line: str) -> None:
