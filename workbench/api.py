@@ -5,7 +5,9 @@ The commands do what these functions do; a notebook and a terminal give the same
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workbench import adapters as adapter_files
@@ -25,7 +27,7 @@ from workbench.study import Study
 from workbench.training.overlap import trained_on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from workbench.engines.base import Engine
@@ -182,12 +184,62 @@ def run(
     Raises:
         StudyError, PromptSetError, ModelError, EngineError, StoreError, ScorerError: With what to do about it.
     """
+    tell = say or runner.to_stderr
+    with prepared(study, engine, limit=limit, progress=progress, say=tell) as ready:
+        result = runner.run(
+            ready.plan,
+            ready.engine,
+            out,
+            scorers=ready.scorers,
+            score=score_generation,
+            progress=progress,
+            new=new,
+            say=say,
+            notes=ready.notes,
+        )
+        judge_alike(Run(result.dir), ready, new_rows=result.n_run > 0, say=tell)
+        settings = ready.study.latency
+        if latency and settings and result.status != "interrupted":
+            time_run(result.dir, ready, progress=progress, say=say, **settings)
+    done = Run(result.dir)
+    done.write()
+    return done
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A study with all that it needs to run.
+
+    Attributes:
+        study: The study.
+        plan: Its rows.
+        engine: With its adapters loaded and tried.
+        scorers: Primary first.
+        notes: For the manifest: what adapters were trained on.
+    """
+
+    study: Study
+    plan: Plan
+    engine: Engine
+    scorers: list[Any]
+    notes: dict[str, Any]
+
+
+@contextlib.contextmanager
+def prepared(
+    study: Study | str | Path,
+    engine: Engine | None,
+    *,
+    limit: int | None,
+    progress: bool,
+    say: Callable[[str], None],
+) -> Iterator[Ready]:
+    """Load all that a study needs; an engine that was loaded for it is closed in the end. As for :func:`run`."""
     study = study if isinstance(study, Study) else Study.from_yaml(study)
     scorers = get_scorers(study.scorers, study.base_dir)
     prompts = load_prompts(study.prompts, study.base_dir)
     if limit is not None:
         prompts = prompts.subset(limit, study.seed)
-    tell = say or runner.to_stderr
     own = engine is None
     engine = engine or engine_for(study, progress=progress)
     try:
@@ -197,32 +249,28 @@ def run(
         )
         trained = _trained_on(engine, study, plan)
         if study.split.get("confirm") and len(set(plan.splits.values())) < 2:
-            tell(f"split: all {len(prompts)} prompts fall on one side; nothing is held out")
-        result = runner.run(
-            plan,
-            engine,
-            out,
-            scorers=scorers,
-            score=score_generation,
-            progress=progress,
-            new=new,
-            say=say,
-            notes={"trained_on": trained},
-        )
-        _judge_alike(Run(result.dir), study, scorers, new_rows=result.n_run > 0, say=tell)
-        if latency and study.latency and result.status != "interrupted":
-            timed = time_requests(
-                Run(result.dir), engine, plan=plan, progress=progress, say=say, **study.latency
-            )
-            if timed.status == "interrupted":
-                with RunStore.open(result.dir, write=True) as store:
-                    store.update_manifest(status=timed.status)
+            say(f"split: all {len(prompts)} prompts fall on one side; nothing is held out")
+        yield Ready(study, plan, engine, list(scorers), {"trained_on": trained})
     finally:
         if own:
             engine.close()
-    done = Run(result.dir)
-    done.write()
-    return done
+
+
+def time_run(
+    path: Path,
+    ready: Ready,
+    *,
+    progress: bool,
+    say: Callable[[str], None] | None,
+    **settings: Any,
+) -> None:
+    """The latency pass of a run just made; its manifest says so if it is interrupted."""
+    timed = time_requests(
+        Run(path), ready.engine, plan=ready.plan, progress=progress, say=say, **settings
+    )
+    if timed.status == "interrupted":
+        with RunStore.open(path, write=True) as store:
+            store.update_manifest(status=timed.status)
 
 
 def _some(prompts: PromptSet, n: int = 8) -> list[Prompt]:
@@ -254,12 +302,10 @@ def _trained_on(engine: Engine, study: Study, plan: Plan) -> dict[str, list[str]
     return found
 
 
-def _judge_alike(
-    run: Run, study: Study, scorers: Sequence[Any], *, new_rows: bool, say: Callable[[str], None]
-) -> None:
+def judge_alike(run: Run, ready: Ready, *, new_rows: bool, say: Callable[[str], None]) -> None:
     """See to it that one version of a scorer judged all rows of a run that was continued with another one."""
     made = {entry["name"]: entry["version"] for entry in run.manifest["scorers"]}
-    for entry in map(scorer_entry, scorers):
+    for entry in map(scorer_entry, ready.scorers):
         was = made.get(entry["name"])
         if was == entry["version"]:
             continue
@@ -268,7 +314,7 @@ def _judge_alike(
         )
         if new_rows:
             say(f"{changed}all answers are judged again")
-            score(run, study.scorers, progress=False, say=say)
+            score(run, ready.study.scorers, progress=False, say=say)
             return
         say(f"{changed}`workbench score` judges the answers again")
 
