@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,44 @@ def test_runs(root: Path, tmp_path: Path, name: str) -> None:
     assert "error" not in kinds
     pictures = [o for c in code for o in c.outputs if "image/png" in o.get("data", {})]
     assert len(pictures) == PICTURES[name]
+
+
+VERDICTS = """
+import json
+print(json.dumps({
+    name: table.headline.set_index("adapter")[["verdict", "diff_lo", "diff_hi"]].to_dict("index")
+    for name, table in (("sums", found), ("elsewhere", harm))
+}))
+"""
+
+
+@pytest.mark.long
+@pytest.mark.model
+def test_what_the_demo_adapters_do(root: Path, tmp_path: Path) -> None:
+    """The one helps with sums, on prompts held out, beyond chance; elsewhere both harm or cannot be told from base."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as above
+        import papermill
+
+        notebook = nbformat.read(root / "notebooks" / "03_adapters.ipynb", as_version=4)
+        for cell in notebook.cells:
+            cell.source = cell.source.replace("../", f"{root}/")
+        notebook.cells.append(nbformat.v4.new_code_cell(VERDICTS))
+        nbformat.write(notebook, tmp_path / "in.ipynb")
+        made = papermill.execute_notebook(
+            tmp_path / "in.ipynb",
+            tmp_path / "out.ipynb",
+            {"OUT": str(tmp_path / "results"), "DEVICE": "cpu"},
+            cwd=root / "notebooks",
+            progress_bar=False,
+        )
+    found = json.loads(made.cells[-1].outputs[0].text)
+    terse = found["sums"]["terse-sums"]
+    assert terse["verdict"] == "better"
+    assert terse["diff_lo"] > 0
+    assert found["sums"]["polite"]["verdict"] != "better"
+    assert found["elsewhere"]["terse-sums"]["verdict"] != "better"
+    assert found["elsewhere"]["polite"]["diff_lo"] < 0
 
 
 def test_own_data_takes_columns_of_other_names(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,7 @@ from workbench.errors import AdapterError
 from workbench.reporting.facts import Facts
 from workbench.reporting.origin import record as record_of
 from workbench.study import Study
-from workbench.training.overlap import RECORD, fingerprint, trained_on
+from workbench.training.overlap import FORMAT, RECORD, fingerprint, trained_on
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,8 +29,8 @@ def record(folder: Path, questions: list[str], digest: str = DIGEST) -> Path:
     """An adapter's folder with the record of a training on these questions."""
     folder.mkdir()
     hashes = [fingerprint([{"role": "user", "content": q}]) for q in questions]
-    text = json.dumps({"prompt_hashes": hashes, "adapter": {"sha256": digest}})
-    (folder / RECORD).write_text(text, encoding="utf-8")
+    made = {"format": FORMAT, "prompt_hashes": hashes, "adapter": {"sha256": digest}}
+    (folder / RECORD).write_text(json.dumps(made), encoding="utf-8")
     return folder
 
 
@@ -116,9 +117,19 @@ def test_a_wording_counts_like_the_prompt(tmp_path: Path) -> None:
         run(engine_with(folder), tmp_path / "out", templates={"now": "{{ input }} Now"})
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"prompt_hashes": 3}'])
-def test_without_a_readable_record_nothing_is_known(content: str | None, tmp_path: Path) -> None:
+def test_without_a_record_nothing_is_known(tmp_path: Path) -> None:
     """None, and not "trained on nothing"."""
-    if content is not None:
-        (tmp_path / RECORD).write_text(content, encoding="utf-8")
     assert trained_on(tmp_path, DIGEST, [study().plan().prompt_set]) is None
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"prompt_hashes": 3}'])
+def test_a_damaged_record_is_an_error(content: str, tmp_path: Path) -> None:
+    """What cannot be read is not taken for what is not there, and no run begins."""
+    folder = record(tmp_path / "formal", ASKED)
+    (folder / RECORD).write_text(content, encoding="utf-8")
+    said = re.escape(str(folder / RECORD)) + ": (cannot be read|damaged)"
+    with pytest.raises(AdapterError, match=said):
+        trained_on(folder, DIGEST, [study().plan().prompt_set])
+    with pytest.raises(AdapterError, match=said):
+        run(engine_with(folder), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from workbench import prompts
 from workbench.errors import AdapterError, PromptSetError
 from workbench.prompts import PromptSet
-from workbench.training.overlap import RECORD, check_none, fingerprint, normalized, overlap
+from workbench.training.overlap import FORMAT, RECORD, check_none, fingerprint, overlap
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,12 +38,38 @@ def test_case_spaces_and_sentence_signs_do_not_count(words: list[str], data: st.
 @given(WORDS, WORDS)
 def test_other_words_are_another_question(one: list[str], other: list[str]) -> None:
     """Two questions are the same only if their words are, in their order."""
-    assert (asks(" ".join(one)) == asks(" ".join(other))) == (
-        normalized(" ".join(one)) == normalized(" ".join(other))
+    same = [w.casefold() for w in one] == [w.casefold() for w in other]
+    assert (asks(" ".join(one)) == asks(" ".join(other))) == same
+
+
+SUM = st.lists(st.integers(-99, 9999), min_size=2, max_size=4).flatmap(
+    lambda terms: st.tuples(
+        st.just(terms), st.lists(st.sampled_from("+-*/%"), min_size=3, max_size=3)
     )
-    assert (normalized(" ".join(one)) == normalized(" ".join(other))) == (
-        [w.casefold() for w in one] == [w.casefold() for w in other]
-    )
+)
+FORMS = {"-": "-\u2212\u2013", "*": "*\u00d7\u22c5x", "/": "/\u00f7\u2215", "+": "+", "%": "%"}
+
+
+def plain_sum(terms: list[int], signs: list[str]) -> str:
+    """A sum in one form."""
+    return str(terms[0]) + "".join(f" {s} {t}" for s, t in zip(signs, terms[1:], strict=False))
+
+
+@given(SUM, SUM, st.data())
+def test_sums_are_the_same_in_every_form(
+    one: tuple[list[int], list[str]], other: tuple[list[int], list[str]], data: st.DataObject
+) -> None:
+    """However signs, spaces and thousands are written and the question is laid out; another sum is another question."""
+    written = data.draw(st.sampled_from(("", "- ", "* ", "**", "`", "_", "\u200b")))
+    for i, term in enumerate(one[0]):
+        if i:
+            forms = FORMS[one[1][i - 1]].replace("x", "x" if term >= 0 else "")  # 3 x -4 has an x
+            sign = data.draw(st.sampled_from(forms))
+            written += data.draw(st.sampled_from(("", " "))) + f"{sign} "
+        written += data.draw(st.sampled_from((str(term), f"{term:,}", f"\u200b{term}")))
+    assert asks(f"{written}**") == asks(plain_sum(*one))
+    if plain_sum(*one) != plain_sum(*other):
+        assert asks(plain_sum(*one)) != asks(plain_sum(*other))
 
 
 @pytest.mark.parametrize(
@@ -56,6 +82,28 @@ def test_other_words_are_another_question(one: list[str], other: list[str]) -> N
         ("What is 3 % 4?", "What is 3 4?", False),
         ("What is 3 + 4?", "What is 4 + 3?", False),
         ("3.5 + 1", "35 + 1", False),
+        ("**What is 3 + 4?**", "What is 3 + 4?", True),
+        ("- What is 3+4?", "What is 3+4?", True),
+        ("`What` is _3 + 4_", "What is 3 + 4?", True),
+        ("What is 1,000 + 2?", "What is 1000 + 2?", True),
+        ("1,000,000", "1\u202f000\u202f000", True),
+        ("1, 200", "1200", False),
+        ("1,20", "120", False),
+        ("What is 3 \u2013 4?", "What is 3 - 4?", True),
+        ("What is 3 \u00d7 4?", "What is 3*4?", True),
+        ("What is 3 x 4?", "What is 3 * 4?", True),
+        ("What is 3 \u00f7 4?", "What is 3/4?", True),
+        ("a \u2212 b", "a-b", True),
+        ("a - b", "a * b", False),
+        ("Name a well-known city.", "Name a well known city", True),
+        ("What's 3 + 4 \u2014 now?", "what's 3+4 - now", True),
+        ("What\u200b is\ufeff 3 + 4?", "What is 3 + 4?", True),
+        ("What is -4 + 3?", "What is 4 + 3?", False),
+        ("(3) - 4", "(3) -4", True),
+        ("3 - -4", "3 - 4", False),
+        ("2 ** 3", "2 * 3", False),
+        ("2 ^ 3", "2 3", False),
+        ("3 < 4", "3 > 4", False),
         ("1 2", "12", False),
         ("\uff37hat?", "what", True),  # full width
         ("???", "!!!", False),
@@ -99,7 +147,8 @@ def test_nothing_asked_has_no_fingerprint(messages: list[dict[str, object]]) -> 
 def test_overlap_names_the_prompts(tmp_path: Path) -> None:
     """An adapter's folder and a prompt set, in whatever form, give the ids of the prompts that were trained on."""
     seen = [asks("What is 1 + 15?"), asks("What is 5 + 5")]
-    (tmp_path / RECORD).write_text(json.dumps({"prompt_hashes": seen}), encoding="utf-8")
+    record = {"format": FORMAT, "prompt_hashes": seen}
+    (tmp_path / RECORD).write_text(json.dumps(record), encoding="utf-8")
     arithmetic = prompts.load("builtin:arithmetic")
     wanted = tuple(
         p.id
@@ -124,6 +173,10 @@ def test_overlap_names_the_prompts(tmp_path: Path) -> None:
         ),
         ("[]", "{0}/training.json: damaged; copy it again, or train again"),
         ("{}", "{0}/training.json: damaged; copy it again, or train again"),
+        (
+            '{"format": 1, "prompt_hashes": []}',
+            "{0}/training.json: has format 1, this version of the workbench reads 2; train again into another folder",
+        ),
     ],
 )
 def test_without_a_record_nothing_is_said(tmp_path: Path, text: str | None, problem: str) -> None:

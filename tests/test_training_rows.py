@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,23 @@ def test_other_sources(tmp_path: Path) -> None:
     assert read(shipped) is shipped
 
 
+def test_conversations_in_other_sources(tmp_path: Path) -> None:
+    """The answer at the end of a conversation is trained on, wherever the conversation is from; two answers are too many."""
+    talk = [SYSTEM, USER, ANSWER]
+    table = tmp_path / "rows.csv"
+    with table.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["id", "messages"], ["a", json.dumps(talk)]])
+    inline = PromptSet.from_records([{"id": "a", "messages": talk, "group": "g"}])
+    for data in (table, inline):
+        (example,) = read(data).examples
+        assert (list(example.messages), example.answer) == ([SYSTEM, USER], "7")
+    assert read(inline).sha256 == read([{"messages": talk, "group": "g"}]).sha256
+    both = PromptSet.from_records([{"id": "a", "messages": talk, "target": "8"}])
+    assert refused(both) == (
+        "training data: 'a': has a target, and its last message is the assistant's too; leave one of them out"
+    )
+
+
 def test_hashes(tmp_path: Path) -> None:
     """The file's hash is that of its bytes; the rows' hash is of what they say, not of how the file is written."""
     rows = [{"prompt": f"Say {i}", "target": str(i)} for i in range(3)]
@@ -111,6 +129,7 @@ def test_every_problem_is_listed_with_its_line(tmp_path: Path) -> None:
             {"prompt": "b", "target": ["x"]},
             {"messages": [USER, ANSWER], "target": "7"},
             {"messages": [USER, call]},
+            {"messages": [USER, ANSWER | {"weight": 0}]},
             {"prompt": "c", "target": "x", "system": 3},
             {"messages": [SYSTEM, USER, ANSWER], "system": "Hi"},
             {"messages": [{"role": "assistant", "content": "Hi"}, ANSWER]},
@@ -124,7 +143,7 @@ def test_every_problem_is_listed_with_its_line(tmp_path: Path) -> None:
             {"prompt": "g", "answer": "x"},
         ],
     )
-    assert refused(path) == "training data: 13 problems\n" + "\n".join(
+    assert refused(path) == "training data: 14 problems\n" + "\n".join(
         f"  - {path}:{problem}"
         for problem in (
             "1: no answer: give a target, or end messages with the assistant's",
@@ -132,14 +151,15 @@ def test_every_problem_is_listed_with_its_line(tmp_path: Path) -> None:
             "3: the answer must be a text or a number, got a list; write it as text",
             "4: has a target, and its last message is the assistant's too; leave one of them out",
             "5: the answer is a tool call; write the call as the text that the model should say",
-            "6: system must be a text before a prompt, got 3",
-            "7: has a system field and a system message; leave one of them out",
-            "8: no user asks anything in it",
-            f"10: id 'd' is already used at {path}:9",
-            f"12: the same row as {path}:11",
-            "14: a row must be an object, got a text",
-            "15: not JSON: Expecting property name enclosed in double quotes at column 2",
-            "16: unknown key 'answer'; known: id, messages, prompt, input, target, metadata, group, tools, vars",
+            "6: the answer has weight 0, and only weight 1 is trained on; leave the row out",
+            "7: system must be a text before a prompt, got 3",
+            "8: has a system field and a system message; leave one of them out",
+            "9: no user asks anything in it",
+            f"11: id 'd' is already used at {path}:10",
+            f"13: the same row as {path}:12",
+            "15: a row must be an object, got a text",
+            "16: not JSON: Expecting property name enclosed in double quotes at column 2",
+            "17: unknown key 'answer'; known: id, messages, prompt, input, target, metadata, group, tools, vars",
         )
     )
 
@@ -175,12 +195,9 @@ def test_a_set_without_targets() -> None:
 
 # ------------------------------------------------------------------------------------------------ holding out
 
-ROWS = st.lists(
-    st.tuples(st.integers(0, 30), st.sampled_from([None, "g", "h"])),
-    min_size=1,
-    max_size=25,
-    unique=True,
-)
+GROUPS = st.sampled_from([None, "f", "g", "h", "i", "j"])
+ROWS = st.lists(st.tuples(st.integers(0, 15), GROUPS), min_size=1, max_size=25, unique=True)
+"""What is asked, a group: the same question also in several groups."""
 
 
 def made(pairs: list[tuple[int, str | None]]) -> Data:
@@ -190,39 +207,78 @@ def made(pairs: list[tuple[int, str | None]]) -> Data:
     )
 
 
+def linked(data: Data) -> list[set[str]]:
+    """Places of the rows that belong together, by joining until nothing changes."""
+    sets = [({e.fingerprint, f"group {e.group or e.place}"}, {e.place}) for e in data.examples]
+    joined: list[tuple[set[str], set[str]]] = []
+    for names, places in sets:
+        met = [other for other in joined if other[0] & names]
+        joined = [other for other in joined if not other[0] & names]
+        joined.append((names.union(*(o[0] for o in met)), places.union(*(o[1] for o in met))))
+    return [places for _, places in joined]
+
+
 @given(ROWS, st.floats(0, 0.9), st.randoms(use_true_random=False))
 def test_the_split_is_told_by_the_rows(
     pairs: list[tuple[int, str | None]], share: float, random: Any
 ) -> None:
-    """Every row is on one side, in order; neither order nor other rows move one, but at the ends of few rows."""
+    """Every row is on one side, in order, whatever the order of the rows; no question and no group is on both sides."""
     data = made(pairs)
     train, held = data.split(share)
     assert sorted([*train, *held], key=data.examples.index) == list(data.examples)
+    assert list(train) == sorted(train, key=data.examples.index)
     assert train
-    sides = {e.content(): e in held for e in data.examples}
     moved = list(pairs)
     random.shuffle(moved)
-    for example in made(moved).split(share)[1]:
-        assert sides[example.content()]
-    for a in data.examples:
-        for b in data.examples:
-            if (a.group or a.fingerprint) == (b.group or b.fingerprint):
-                assert (a in held) == (b in held)
+    assert {e.content() for e in made(moved).split(share)[1]} == {e.content() for e in held}
+    assert not {e.fingerprint for e in train} & {e.fingerprint for e in held}
+    assert not {e.group for e in train if e.group} & {e.group for e in held if e.group}
 
 
-@given(ROWS)
-def test_nothing_or_something_is_held_out(pairs: list[tuple[int, str | None]]) -> None:
-    """A share of 0 holds nothing out; any other at least one row, if there are two that can be told apart."""
+@given(ROWS, st.floats(1e-9, 0.9))
+def test_nothing_or_about_the_share_is_held_out(
+    pairs: list[tuple[int, str | None]], share: float
+) -> None:
+    """A share of 0 holds nothing out; any other something, if there is a choice, and no more than twice the share if it can."""
     data = made(pairs)
     assert data.split(0) == (data.examples, ())
-    apart = len({e.share for e in data.examples}) > 1
-    assert bool(data.split(1e-9)[1]) == apart
+    held = {e.place for e in data.split(share)[1]}
+    together = linked(data)
+    assert bool(held) == (len(together) > 1)
+    if held:
+        twice = 2 * max(1, round(share * len(data.examples)))
+        smallest = min(map(len, together))
+        assert len(held) <= max(twice, smallest)
 
 
-def test_about_the_share_asked_for_is_held_out() -> None:
-    """Of many rows, the share held out is near the one asked for, and a smaller share is part of a larger one."""
+def test_a_question_in_two_groups_joins_them() -> None:
+    """Rows linked by a third row are on its side."""
+    rows = [("Say 1", "g"), ("Say 2", "g"), ("Say 2", "h"), ("say 3!", "h"), ("Say 3", None)]
+    data = read(
+        [{"prompt": p, "target": str(i), "group": g} for i, (p, g) in enumerate(rows)]
+        + [{"prompt": f"Name {i}", "target": "x"} for i in range(9)]
+    )
+    for share in (0.1, 0.3, 0.5, 0.7, 0.9):
+        held = {e.place for e in data.split(share)[1]}
+        assert len({f"row {n}" in held for n in range(1, 6)}) == 1
+
+
+@pytest.mark.parametrize("name", list("abcdefgh"))
+def test_a_large_group_is_not_held_out_whole(name: str) -> None:
+    """Of 100 rows in one group and one in another, the one is held out, whichever comes first by its hash."""
+    big = [{"prompt": f"Say {i} {name}", "target": "x", "group": name} for i in range(100)]
+    data = read([*big, {"prompt": "alone", "target": "x", "group": "tiny"}])
+    train, held = data.split(0.1)
+    assert (len(train), len(held)) == (100, 1)
+
+
+def test_the_share_asked_for_is_held_out() -> None:
+    """Of rows that stand alone, exactly the share is held out, and a smaller share is part of a larger one."""
     data = read([{"prompt": f"Say {n}", "target": "x"} for n in range(1000)])
     small, large = ({e.place for e in data.split(share)[1]} for share in (0.1, 0.3))
-    assert 70 <= len(small) <= 130
-    assert 250 <= len(large) <= 350
+    assert (len(small), len(large)) == (100, 300)
     assert small < large
+    fewer = read([{"prompt": f"Say {n}", "target": "x"} for n in range(990)])
+    moved = {e.messages[0]["content"] for e in fewer.split(0.1)[1]}
+    kept = {e.messages[0]["content"] for e in data.split(0.1)[1]}
+    assert len(kept ^ moved) < 15

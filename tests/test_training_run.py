@@ -19,7 +19,7 @@ import pytest
 import torch
 from checkpoints import make_dense, pack
 from filelock import FileLock
-from trainings import ROWS, SMALL, small
+from trainings import ROWS, SMALL, cut, interrupted, sealed, small
 
 from workbench import adapters
 from workbench.engines.local import demo_model
@@ -27,7 +27,6 @@ from workbench.engines.local.engine import LocalEngine
 from workbench.engines.local.loader import load
 from workbench.errors import AdapterError, OutOfMemory, ParamError, PromptSetError
 from workbench.training import Settings, curve, loop, overlap, read
-from workbench.training.checkpoints import Checkpoints
 from workbench.training.loop import mean_loss
 from workbench.training.tokens import Encoder
 
@@ -140,7 +139,10 @@ def test_the_record_says_all(trained: Trained, model: Path) -> None:
     assert record["base"]["model"] == str(model)
     assert len(record["base"]["weight_hash"]) == 64
     assert record["adapter"]["sha256"] == adapters.read(trained.path).sha256
-    assert record["environment"]["packages"]["peft"]
+    (call,) = record["calls"]
+    assert call["after_step"] == 0
+    assert call["environment"]["packages"]["peft"]
+    assert (record["base"]["kernel"], record["base"]["device"]) == ("fp32", "cpu")
     assert overlap(trained.path, "builtin:arithmetic") == ()
     asked = trained.path.parent / "asked.jsonl"
     asked.write_text('{"id": "x", "prompt": "name the colour of BOX 3"}\n', encoding="utf-8")
@@ -153,7 +155,7 @@ def test_the_card_tells_people(trained: Trained) -> None:
     record = trained.record
     for words in (
         "**Made for:** name | colours",
-        f"base_model: {record['base']['model']}",
+        f'base_model: "{record["base"]["model"]}"',
         record["base"]["weight_hash"],
         record["adapter"]["sha256"],
         f"| rows | 24: {record['data']['n_train']} trained on, {record['data']['n_validation']} held out |",
@@ -240,8 +242,8 @@ def test_going_on_after_a_kill(trained: Trained, model: Path, tmp_path: Path) ->
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert json.loads((out / "training.json").read_text(encoding="utf-8"))["status"] == "running"
-    assert len(list((out / "checkpoints").iterdir())) == 2
-    kept = Checkpoints(out).sealed()
+    assert len(list((out / "checkpoints").glob("checkpoint-*"))) == 2
+    kept = sealed(out)
     assert len(kept) == 1
     with pytest.raises(AdapterError, match="another training is there: seed was 0 and is 1; "):
         small(model, out, seed=1)
@@ -255,6 +257,7 @@ def test_going_on_after_a_kill(trained: Trained, model: Path, tmp_path: Path) ->
         resumed.losses.drop(columns="elapsed_s"), trained.losses.drop(columns="elapsed_s")
     )
     assert resumed.losses["elapsed_s"].is_monotonic_increasing
+    assert [call["after_step"] for call in resumed.record["calls"]] == [0, 4]
 
 
 def test_killed_before_the_end_was_written(trained: Trained, model: Path, tmp_path: Path) -> None:
@@ -451,15 +454,36 @@ def test_layers_there_are_not(engine: LocalEngine, tmp_path: Path) -> None:
     assert not (tmp_path / "a" / "training.json").exists()
 
 
-def test_a_loss_out_of_bounds_is_an_error(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("validation", [0.2, 0])
+def test_a_base_that_computes_no_numbers(
+    engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validation: float
 ) -> None:
-    """A loss that is no number ends the training with advice, not with an adapter."""
+    """A loss that is no number before anything was learned is not laid to the learning rate."""
     real = loop.answer_losses
     monkeypatch.setattr(loop, "answer_losses", lambda *a: real(*a) * float("nan"))
     with pytest.raises(AdapterError) as caught:
-        small(model, tmp_path / "a")
-    assert str(caught.value) == "the loss is no finite number after 0 steps; lower learning_rate"
+        small(engine, tmp_path / "a", validation=validation)
+    assert str(caught.value) == (
+        "the loss is no finite number before the first step, so the base model, the kernel or the data are at fault: "
+        "try kernel fp32, and look for odd rows"
+    )
+    assert not (tmp_path / "a" / "adapter_config.json").exists()
+
+
+def test_a_loss_out_of_bounds_is_an_error(
+    engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss that is no number ends the training with advice, not with an adapter."""
+    real, calls = loop.answer_losses, []
+
+    def losses(model: Any, batch: Any) -> torch.Tensor:
+        calls.append(model.training)
+        return real(model, batch) * (float("nan") if sum(calls) > 2 else 1.0)
+
+    monkeypatch.setattr(loop, "answer_losses", losses)
+    with pytest.raises(AdapterError) as caught:
+        small(engine, tmp_path / "a")
+    assert str(caught.value) == "the loss is no finite number after 3 steps; lower learning_rate"
     assert not (tmp_path / "a" / "adapter_config.json").exists()
 
 
@@ -486,21 +510,11 @@ def test_folders_that_cannot_be_used(model: Path, tmp_path: Path) -> None:
 
 def test_a_damaged_checkpoint_is_not_gone_on_from(engine: LocalEngine, tmp_path: Path) -> None:
     """A checkpoint with a file cut short does not count; with none that does, training begins anew."""
-    real = loop.Watch.on_step_end
-
-    def stop(self: Any, args: Any, state: Any, control: Any, **_: Any) -> None:
-        real(self, args, state, control)
-        if state.global_step == 3:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.Watch, "on_step_end", stop)
-        with pytest.raises(KeyboardInterrupt):
-            small(engine, tmp_path / "a")
-    (only,) = Checkpoints(tmp_path / "a").sealed()
-    weights = only / "adapter_model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1])
-    assert Checkpoints(tmp_path / "a").sealed() == []
+    out = tmp_path / "a"
+    interrupted(engine, out, 3)
+    (only,) = sealed(out)
+    cut(only)
+    assert sealed(out) == []
     said: list[str] = []
-    assert small(engine, tmp_path / "a", epochs=1, say=said.append).new
+    assert small(engine, out, epochs=1, say=said.append).new
     assert not any("going on" in line for line in said)

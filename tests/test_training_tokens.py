@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from workbench.engines.local import demo_model
 from workbench.engines.local.loader import load
-from workbench.errors import PromptSetError
+from workbench.errors import ModelError, PromptSetError
 from workbench.training.loop import answer_losses, mean_loss
 from workbench.training.rows import read
 from workbench.training.tokens import IGNORED, Batches, Encoder, Tokens, collate, encode
@@ -67,6 +67,7 @@ class Odd:
     """A tokenizer whose template does as it is told; a token for each character, and one for the end."""
 
     eos_token_id = None
+    chat_template = "as told"
 
     def __init__(self, template: Callable[[list[Any], bool], str]) -> None:
         self._template = template
@@ -83,6 +84,10 @@ class Odd:
         """Characters, "$" as the end token."""
         assert not add_special_tokens
         return {"input_ids": [END if c == "$" else ord(c) for c in text]}
+
+    def decode(self, ids: list[int]) -> str:
+        """The other way round."""
+        return "".join("$" if i == END else chr(i) for i in ids)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +136,58 @@ def test_a_template_that_refuses_a_row() -> None:
     )
 
 
+def last(ms: list[Any], ask: bool) -> str:
+    """A plain template: what was asked, what was answered."""
+    return f"{ms[0]['content']}>" + ("" if ask else f"{ms[-1]['content']}$\n")
+
+
+@pytest.mark.parametrize(
+    ("template", "answer", "problem"),
+    [
+        (last, "costs 5$ or more", "the answer holds '$', which ends an answer; take it out"),
+        (last, "yes$", "the answer holds '$', which ends an answer; take it out"),
+        (
+            lambda ms, _: f"{ms[0]['content']}>",
+            "yes",
+            "the model's chat template leaves the answer out, or part of it, so it cannot be trained on",
+        ),
+        (
+            lambda ms, ask: last([*ms[:-1], {"content": ms[-1]["content"].split("/")[-1]}], ask),
+            "first/second",
+            "the model's chat template leaves the answer out, or part of it, so it cannot be trained on",
+        ),
+    ],
+    ids=["end token within", "end token last", "answer dropped", "part dropped"],
+)
+def test_an_answer_is_never_cut(template: Any, answer: str, problem: str) -> None:
+    """An answer that would be trained on only in part, or not at all, is refused with its place."""
+    with pytest.raises(PromptSetError) as caught:
+        Encoder(Odd(template), [END])(example({"prompt": "ok", "target": answer}))
+    assert str(caught.value) == f"row 1: {problem}"
+
+
+def test_a_template_may_set_an_answer_out_otherwise() -> None:
+    """Other spaces and line breaks are no part left out."""
+
+    def airy(ms: list[Any], ask: bool) -> str:
+        return last([*ms[:-1], {"content": ms[-1]["content"].replace("|", "|\n\n").strip()}], ask)
+
+    row = Encoder(Odd(airy), [END])(example({"prompt": "ok", "target": " a|b "}))
+    assert "".join(map(chr, row.ids[-row.n_answer : -1])) == "a|\n\nb"
+
+
+def test_models_that_cannot_chat() -> None:
+    """Without a chat template, or without a token that ends an answer, there is nothing to train on."""
+    silent = Odd(last)
+    silent.chat_template = ""
+    with pytest.raises(ModelError) as caught:
+        Encoder(silent, [END])
+    assert str(caught.value) == "the model has no chat template, so it cannot be trained on chats"
+    with pytest.raises(ModelError) as caught:
+        Encoder(Odd(last), [])
+    assert str(caught.value) == "the model names no end token, so its answers would have no end"
+
+
 def test_rows_too_long_are_told_apart() -> None:
     """A row of exactly the limit fits; longer ones come back in words."""
     examples = read([{"prompt": "a" * n, "target": "x"} for n in (3, 4, 5)]).examples
@@ -139,7 +196,7 @@ def test_rows_too_long_are_told_apart() -> None:
         return Tokens(tuple(map(ord, example.messages[0]["content"])), 1)
 
     rows, long = encode(examples, encoder, 4)
-    assert [len(r.ids) for r in rows] == [3, 4]
+    assert [(e.place, len(t.ids)) for e, t in rows] == [("row 1", 3), ("row 2", 4)]
     assert long == ["row 3: 5 tokens"]
 
 

@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from workbench.training import train
+import pytest
+
+from workbench.engines.local.engine import LocalEngine
+from workbench.training import loop, train
 from workbench.training.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
@@ -40,8 +44,36 @@ SMALL: dict[str, Any] = {
 
 def small(model: Any, out: str | Path, rows: Any = ROWS, **changes: Any) -> Trained:
     """A training of about 15 steps that says nothing."""
-    options = {"say": lambda _: None, **SMALL, **changes}
+    place = {"device": "auto"} if isinstance(model, LocalEngine) else {}
+    options = {"say": lambda _: None, **SMALL, **place, **changes}
     return train(rows, model, out=out, **options)
+
+
+def interrupted(model: Any, out: Path, step: int, **changes: Any) -> None:
+    """Train until a step, and stop there as Ctrl-C does."""
+    real = loop.Watch.on_step_end
+
+    def stop(self: Any, args: Any, state: Any, control: Any, **_: Any) -> None:
+        real(self, args, state, control)
+        if state.global_step == step:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.Watch, "on_step_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            small(model, out, **changes)
+
+
+def sealed(out: Path) -> list[Path]:
+    """Whole checkpoints of the training in a folder."""
+    record = json.loads((out / "training.json").read_text(encoding="utf-8"))
+    return Checkpoints(out, record["identity"]).sealed()
+
+
+def cut(checkpoint: Path) -> None:
+    """Take the last byte of a checkpoint's weights."""
+    weights = checkpoint / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
 
 
 def main() -> None:

@@ -33,8 +33,10 @@ def train(
             help="Prompt set it will be judged on; rows that ask the same are refused. May be repeated.",
         ),
     ] = None,
-    rank: Annotated[int, typer.Option(help="Width of the two matrices of a layer.")] = 8,
-    alpha: Annotated[float, typer.Option(help="The adapter is scaled by alpha / rank.")] = 16.0,
+    rank: Annotated[int, typer.Option(help="Width of the two matrices of a layer, 1 to 1024.")] = 8,
+    alpha: Annotated[
+        float, typer.Option(help="The adapter is scaled by alpha / rank; above 0, up to 10000.")
+    ] = 16.0,
     rslora: Annotated[
         bool, typer.Option("--rslora", help="By alpha / sqrt(rank) instead.")
     ] = False,
@@ -43,32 +45,48 @@ def train(
         str,
         typer.Option(help="'all' linear layers, or last parts of names: 'q_proj,v_proj'."),
     ] = "all",
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
-    batch_size: Annotated[int, typer.Option(help="Rows in a step.")] = 8,
-    epochs: Annotated[int, typer.Option(help="Times every row is seen, at most.")] = 3,
-    max_length: Annotated[int, typer.Option(help="Most tokens of prompt and answer.")] = 512,
+    learning_rate: Annotated[
+        float, typer.Option(help="Highest learning rate; above 0, up to 1.")
+    ] = 1e-3,
+    batch_size: Annotated[int, typer.Option(help="Rows in a step, 1 to 4096.")] = 8,
+    epochs: Annotated[int, typer.Option(help="Times every row is seen, at most; 1 to 1000.")] = 3,
+    max_length: Annotated[
+        int, typer.Option(help="Most tokens of prompt and answer, from 8.")
+    ] = 512,
     skip_long: Annotated[
         bool, typer.Option("--skip-long", help="Leave longer rows out instead of refusing them.")
     ] = False,
     validation: Annotated[
-        float, typer.Option(help="Share of the rows held out; 0 for none.")
+        float, typer.Option(help="Share of the rows held out, 0 (none) to 0.9.")
     ] = 0.1,
     checks: Annotated[
         int,
-        typer.Option(help="Times an epoch to measure the held-out rows and write a checkpoint."),
+        typer.Option(
+            help="About how many times an epoch the held-out rows are measured and a checkpoint is written, 1 to 1000; at most once a step."
+        ),
     ] = 4,
     patience: Annotated[
-        int, typer.Option(help="End after so many checks without a lower loss; 0 for never.")
+        int,
+        typer.Option(
+            help="End after so many checks without a lower loss, up to 1000; 0 for never."
+        ),
     ] = 4,
-    seed: Annotated[int, typer.Option(help="Of first values, order and dropout.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of first values, order and dropout; 0 to 4294967295.")
+    ] = 0,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    kernel: Annotated[str, typer.Option("--kernel", help="auto, int4, fp32 or bf16.")] = "auto",
+    kernel: Annotated[
+        str,
+        typer.Option(
+            "--kernel", help="auto, int4, fp32 or bf16; auto is fp32 on a CPU where memory allows."
+        ),
+    ] = "auto",
     json_out: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a LoRA adapter on rows of prompts and answers.
 
-    The same command goes on where it was interrupted, and does nothing for a finished adapter.
+    The same command goes on where it was interrupted, with the same kernel, and trains nothing for a finished adapter.
 
     Example: workbench train sums.jsonl --out adapters/sums --evaluated builtin:arithmetic
     """

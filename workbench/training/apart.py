@@ -6,7 +6,7 @@ import contextlib
 import os
 import random
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from workbench.engines.local.quiet import quiet
-from workbench.errors import ParamError
+from workbench.errors import ModelError, ParamError
 from workbench.training.settings import ALL
 
 if TYPE_CHECKING:
@@ -24,12 +24,18 @@ if TYPE_CHECKING:
 
     from workbench.training.settings import Settings
 
+_SPREAD: Final = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK", "LOCAL_RANK")
+"""Variables by which a process is told that it is one of several that train together."""
+
 
 @contextlib.contextmanager
 def apart(seed: int) -> Iterator[None]:
     """Inside, all random numbers come from a seed, and libraries are quiet; afterwards the process is as before.
 
-    That is: the generators of Python, NumPy and torch, environment variables, the number of threads, filters of warnings,
+    Nor do variables of the environment act that tell accelerate how to train (mixed precision, steps to add up, several
+    processes): all that changes an adapter is in its record.
+
+    As before are the generators of Python, NumPy and torch, environment variables, the number of threads, filters of warnings,
     the verbosity of transformers, and the state that accelerate shares among all its users.
     """
     environment, threads = dict(os.environ), torch.get_num_threads()
@@ -40,6 +46,9 @@ def apart(seed: int) -> Iterator[None]:
     try:
         with torch.random.fork_rng(gpus), warnings.catch_warnings(), quiet():
             warnings.simplefilter("ignore")
+            for name in list(os.environ):
+                if name.startswith("ACCELERATE_") or name in _SPREAD:
+                    del os.environ[name]
             torch.manual_seed(seed)
             yield
     finally:
@@ -104,6 +113,7 @@ def target_names(model: Any, settings: Settings) -> list[str]:
 
     Raises:
         ParamError: There are no layers of these names.
+        ModelError: There are no linear layers at all.
     """
     output = model.get_output_embeddings()
     names = {
@@ -111,6 +121,10 @@ def target_names(model: Any, settings: Settings) -> list[str]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and module is not output
     }
+    if not names:
+        raise ModelError(
+            f"{type(model).__name__} has no plain linear layers, and adapters are trained on those alone"
+        )
     if settings.targets == ALL:
         return sorted(names)
     lost = sorted(set(settings.targets) - names)

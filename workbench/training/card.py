@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
 
     from workbench.engines.base import EngineInfo
 
-FORMAT: Final = 1
-"""Of ``training.json``."""
 _PACKAGES: Final = ("awq-workbench", "torch", "transformers", "peft", "accelerate")
 
 
@@ -117,11 +116,9 @@ def duration(seconds: float) -> str:
 def readme(name: str, record: Mapping[str, Any]) -> str:
     """The adapter's card, Markdown with the fields at the top that model hubs read."""
     data, of, made, how = record["data"], record["base"], record["result"], record["settings"]
-    packages = record["environment"]["packages"]
     about = record["about"].strip() or "(not said; `about` of the training)"
     held = made["validation_loss"]
     targets = ", ".join(record["adapter"]["targets"])
-    versions = ", ".join(f"{p} {packages[p]}" for p in _PACKAGES if packages.get(p))
     settings = "\n".join(f"| {key} | {_cell(value)} |" for key, value in how.items())
     unseen = [
         f"- {s['name']} ({s['n']} prompts, sha256 `{s['sha256'][:16]}`)"
@@ -139,7 +136,7 @@ def readme(name: str, record: Mapping[str, Any]) -> str:
     before, kept = (_loss(held[key]) for key in ("before", "kept"))
     stopped = "" if made["stopped"] == "all epochs" else f", stopped early ({made['stopped']})"
     return f"""---
-base_model: {of["model"]}
+base_model: {json.dumps(of["model"], ensure_ascii=False)}
 library_name: peft
 tags: [lora]
 ---
@@ -175,9 +172,20 @@ Hashes of what the training rows ask are in `training.json`; a comparison checks
 |---|---|
 {settings}
 
-Made with {versions}. Everything above, and the machine, is in `training.json`; the losses of every logged step are in
+Made with {_versions(record["calls"])}. Everything above, and the machine, is in `training.json`; the losses of every logged step are in
 `losses.csv`.
 """
+
+
+def _versions(calls: Sequence[Mapping[str, Any]]) -> str:
+    """The packages; where they changed between the calls, in the order of the calls."""
+    used = [call["environment"]["packages"] for call in calls]
+    said = []
+    for name in _PACKAGES:
+        versions = dict.fromkeys(packages[name] for packages in used if packages.get(name))
+        if versions:
+            said.append(f"{name} {' then '.join(versions)}")
+    return ", ".join(said)
 
 
 def _loss(value: float | None) -> str:

@@ -25,7 +25,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerControl
 
 from workbench.adapters import WEIGHTS
-from workbench.errors import AdapterError
+from workbench.errors import AdapterError, EngineUnavailable
 from workbench.training.curve import best_step, is_over
 from workbench.training.tokens import IGNORED, Batches, collate
 
@@ -140,7 +140,10 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
     def compute_loss(self, model: Any, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
         """Mean over the answer tokens of the batch."""
         losses = answer_losses(model, inputs)
-        return losses.sum() / (inputs["labels"] != IGNORED).sum()
+        loss = losses.sum() / (inputs["labels"] != IGNORED).sum()
+        if not self.state.global_step:
+            self._check(float(loss))
+        return loss
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Measure the held-out rows."""
@@ -158,11 +161,19 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
 
     def log(self, logs: dict[str, float], *_: Any, **__: Any) -> None:
         """Note losses with the time since the training began, pauses not counted."""
-        if not all(math.isfinite(logs[k]) for k in ("loss", "eval_loss") if k in logs):
-            raise AdapterError(
-                f"the loss is no finite number after {self.state.global_step} steps; lower learning_rate"
-            )
+        for name in ("loss", "eval_loss"):
+            self._check(logs.get(name, 0.0))
         super().log(logs | {"elapsed_s": round(self._watch.elapsed_s(), 3)})
+
+    def _check(self, loss: float) -> None:
+        step = self.state.global_step
+        if not math.isfinite(loss):
+            raise AdapterError(
+                f"the loss is no finite number after {step} steps; lower learning_rate"
+                if step
+                else "the loss is no finite number before the first step, so the base model, the kernel or the data are at "
+                "fault: try kernel fp32, and look for odd rows"
+            )
 
     def save_model(self, output_dir: str | None = None, *_: Any, **__: Any) -> None:
         """Write the adapter alone, as PEFT's ``save_pretrained`` does but for its card."""
@@ -227,7 +238,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
 
 def arguments(work: Work, checkpoints: Checkpoints, device: torch.device) -> TrainingArguments:
-    """What transformers' Trainer is told."""
+    """What transformers' Trainer is told.
+
+    Raises:
+        EngineUnavailable: It would train on another device than the one that the model is on.
+    """
     settings = work.settings
     made = TrainingArguments(
         output_dir=str(checkpoints.path),
@@ -248,7 +263,11 @@ def arguments(work: Work, checkpoints: Checkpoints, device: torch.device) -> Tra
         dataloader_pin_memory=False,
         seed=settings.seed,
     )
-    assert made.device.type == device.type
+    if made.device.type != device.type:
+        raise EngineUnavailable(
+            f"the model is on {device}, and accelerate was set up for {made.device} earlier in this process; "
+            "train in a new process"
+        )
     made._n_gpu = min(made.n_gpu, 1)  # noqa: SLF001 - the model is on one GPU, however many there are
     return made
 
@@ -267,8 +286,9 @@ def train(
 
     Raises:
         AdapterError: The loss is no finite number.
+        EngineUnavailable: See `arguments`.
     """
-    resume = next(reversed(checkpoints.sealed()), None)
+    resume = checkpoints.newest()
     made = arguments(work, checkpoints, model.device)
     made.eval_on_start = bool(work.held_out) and resume is None
     trainer = AnswerTrainer(model, work, made, Watch(work, checkpoints, bar))

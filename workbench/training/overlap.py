@@ -1,9 +1,10 @@
 """Was a prompt trained on? Told by what is asked, not by how it is written.
 
 Two prompts ask the same when their last user messages have the same words, numbers and signs of arithmetic in the same
-order; case, spaces and all other punctuation do not count. Messages before the last one do not count either: a worked
-example put before a question makes no new question. A training keeps a hash of each of its prompts in ``training.json``,
-never the prompts.
+order. Case, spaces, marks of layout such as ``**``, characters that are not seen and all other punctuation do not count;
+dashes, signs of multiplication and division, and thousands with or without separators count alike. Messages before the last
+one do not count either: a worked example put before a question makes no new question. A training keeps a hash of each of its
+prompts in ``training.json``, never the prompts.
 
 >>> fingerprint([{"role": "user", "content": "What is 3 + 4?"}]) == fingerprint(
 ...     [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "what is  3+4"}]
@@ -30,20 +31,60 @@ if TYPE_CHECKING:
     from workbench.records import Message
 
 RECORD: Final = "training.json"
+FORMAT: Final = 2
+"""Of ``training.json``; raised whenever hashes of an older one no longer mean the same."""
 _OPERATORS: Final = frozenset("-*/%")
-"""Punctuation that changes what a sum asks."""
+"""Punctuation that changes what a sum asks, if it stands between numbers or variables."""
+_MINUS: Final = "\u2212"
+"""Stands for the sign of a negative number."""
+_ALIKE: Final = str.maketrans(
+    dict.fromkeys("\u00d7\u2217\u22c5\u00b7\u2219\u2715\u2716", "*")
+    | dict.fromkeys("\u00f7\u2044\u2215\u2797", "/")
+    | {_MINUS: "-", "`": " ", "_": " "}
+)
+_NARROW: Final = str.maketrans(dict.fromkeys("\u2009\u202f", ","))
+"""Narrow spaces, which set thousands apart in some languages."""
+_THOUSANDS: Final = re.compile(r"(?<![\d.,])\d{1,3}(?:[,'\u2019]\d{3})+(?!\d)")
+_TIMES: Final = re.compile(r"(?<=\d)(\s*)x(?=\s*\d)")
+_NEGATIVE: Final = re.compile(r"(?<!\w)-(?=\d)")
 
 
 def normalized(text: str) -> str:
     """The words, numbers and operators of a text, in lower case, a space between them.
 
+    The signs ``- * / %`` are operators between numbers or variables of one letter, and a minus also right before a number;
+    anywhere else they are punctuation.
+
     >>> normalized("  What is 12+3.5 -4, please?")
     'what is 12 + 3 5 - 4 please'
+    >>> normalized("- **What** is 1,000 \u00f7 \u20134?"), normalized("A well-known city")
+    ('what is 1000 / - 4', 'a well known city')
     """
-    folded = unicodedata.normalize("NFKC", text).casefold().replace("\u2212", "-")
-    parts = re.findall(r"\w+|[^\w\s]", folded)
-    kept = [p for p in parts if p in _OPERATORS or not unicodedata.category(p[0]).startswith("P")]
-    return " ".join(kept) or text.strip()
+    kept: list[str] = []
+    waiting: list[str] = []  # operators, until it is known what they stand before
+    for part in re.findall(r"\w+|[^\w\s]", _plain(text)):
+        if part in _OPERATORS:
+            waiting.append(part)
+        elif not unicodedata.category(part[0]).startswith("P"):
+            if kept and _is_term(kept[-1]) and _is_term(part):
+                kept += waiting
+            kept.append(part)
+            waiting = []
+    return " ".join(kept).replace(_MINUS, "-") or text.strip()
+
+
+def _plain(text: str) -> str:
+    """The text in one case, each sign in one form, without what is not seen."""
+    plain = unicodedata.normalize("NFKC", text.translate(_NARROW)).casefold().translate(_ALIKE)
+    kinds = [(c, unicodedata.category(c)) for c in plain]
+    plain = "".join("-" if kind == "Pd" else c for c, kind in kinds if kind != "Cf")
+    plain = _THOUSANDS.sub(lambda number: re.sub(r"\D", "", number[0]), plain)
+    return _NEGATIVE.sub(_MINUS, _TIMES.sub(r"\1*", plain))
+
+
+def _is_term(part: str) -> bool:
+    """A number, a negative number's sign, or a variable of one letter."""
+    return part[0].isdigit() or part == _MINUS or (len(part) == 1 and part.isalpha())
 
 
 def fingerprint(messages: Sequence[Message]) -> str | None:
@@ -84,11 +125,13 @@ def trained_on(
 
     Returns:
         The ids in order; None if the folder has no record of the training of this very adapter.
+
+    Raises:
+        AdapterError: There is a record, but it is damaged.
     """
-    try:
-        record = read_record(Path(adapter))
-    except AdapterError:
+    if not (Path(adapter) / RECORD).exists():
         return None
+    record = read_record(Path(adapter))
     if (record.get("adapter") or {}).get("sha256") != sha256:
         return None
     trained = set(record["prompt_hashes"])
@@ -100,7 +143,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     """What ``training.json`` of a folder holds.
 
     Raises:
-        AdapterError: It is missing or damaged.
+        AdapterError: It is missing, damaged, or of another version.
     """
     file = folder / RECORD
     try:
@@ -111,6 +154,10 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise AdapterError(f"{file}: cannot be read ({error})") from error
     if not isinstance(record, dict) or not isinstance(record.get("prompt_hashes"), list):
         raise AdapterError(f"{file}: damaged; copy it again, or train again")
+    if record.get("format") != FORMAT:
+        raise AdapterError(
+            f"{file}: has format {record.get('format')!r}, this version of the workbench reads {FORMAT}; train again into another folder"
+        )
     return record
 
 

@@ -6,7 +6,8 @@ A row of a JSONL file (or of a list) is one of
 * ``{"prompt" or "input" or "messages": ..., "target": ...}``: the target, a text or a number, is the answer;
 
 and may have ``id``, ``group``, ``tools``, ``metadata``, and ``system`` (a system message put first). CSV files, ``hf:`` data
-sets and prompt sets with targets are read as `workbench.prompts` reads them. Every problem is listed, with file and line.
+sets and prompt sets are read as `workbench.prompts` reads them, and their prompts by the same rules. Every problem is listed,
+with file and line.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from workbench.records import Message
 
 _LINES: Final = (".jsonl", ".ndjson")
-_SHARES: Final = 2**32
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Example:
         answer: What to say.
         tools: Handed to the chat template.
         fingerprint: Of what is asked, see `workbench.training.overlap`.
-        group: Rows of one group are trained on or held out together.
+        group: Rows of one group are trained on or held out together, as are rows that ask the same.
     """
 
     place: str
@@ -51,12 +51,6 @@ class Example:
     tools: tuple[dict[str, Any], ...] | None
     fingerprint: str
     group: str | None = None
-
-    @property
-    def share(self) -> float:
-        """A number in 0..1 made from the group, or else from what is asked: the same in every file and order."""
-        digest = hashlib.sha256((self.group or self.fingerprint).encode()).digest()
-        return int.from_bytes(digest[:4], "big") / _SHARES
 
     def content(self) -> str:
         """The row as text, for hashing and comparing."""
@@ -80,19 +74,62 @@ class Data:
     file_sha256: str | None
 
     def split(self, validation: float) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-        """Rows to train on, and rows held out: those with the smallest shares, one at least where a share is asked for.
+        """Rows to train on, and rows held out, see `split`."""
+        return split(self.examples, validation)
 
-        Args:
-            validation: Share held out, 0 up to but not including 1.
-        """
-        if not validation or len(self.examples) < 2:
-            return self.examples, ()
-        shares = sorted({e.share for e in self.examples})
-        if len(shares) < 2:  # one group: it cannot be on both sides
-            return self.examples, ()
-        limit = min(max(validation, shares[1]), shares[-1])
-        kept = tuple(e for e in self.examples if e.share >= limit)
-        return kept, tuple(e for e in self.examples if e.share < limit)
+
+def split(
+    examples: Sequence[Example], validation: float
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Rows to train on, and rows held out, both in their order.
+
+    Rows of one group and rows that ask the same belong together, and so do rows linked by other rows. What belongs together is
+    on one side. Which is held out is told by a hash of what is asked, and by nothing else: the lowest ones, until the share is
+    reached. Of rows so many that with them more than twice the share were held out, none is; but where a share is asked for,
+    something is held out, and something is left to train on, if there are two sets of rows that do not belong together.
+
+    Args:
+        examples: Rows.
+        validation: Share held out, 0 up to but not including 1.
+    """
+    linked = sorted(_linked(examples), key=lambda rows: _rank(examples, rows))
+    held: list[int] = []
+    if validation and len(linked) > 1:
+        wanted = max(1, round(validation * len(examples)))
+        for rows in linked:
+            n = len(held) + len(rows)
+            if len(held) < wanted and n <= 2 * wanted and n < len(examples):
+                held += rows
+        held = held or min(linked, key=len)
+    out = frozenset(held)
+    return (
+        tuple(e for i, e in enumerate(examples) if i not in out),
+        tuple(e for i, e in enumerate(examples) if i in out),
+    )
+
+
+def _linked(examples: Sequence[Example]) -> list[list[int]]:
+    """Numbers of the rows that belong together."""
+    above: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def top(name: tuple[str, str]) -> tuple[str, str]:
+        while (up := above.setdefault(name, name)) != name:
+            above[name] = above[up]  # half the way next time
+            name = up
+        return name
+
+    for e in examples:
+        if e.group is not None:
+            above[top(("asks", e.fingerprint))] = top(("group", e.group))
+    found: dict[tuple[str, str], list[int]] = {}
+    for i, e in enumerate(examples):
+        found.setdefault(top(("asks", e.fingerprint)), []).append(i)
+    return list(found.values())
+
+
+def _rank(examples: Sequence[Example], rows: Sequence[int]) -> bytes:
+    """A hash of what rows ask, to sort by: the same in every file and order."""
+    return hashlib.sha256(min(examples[i].fingerprint for i in rows).encode()).digest()
 
 
 def read(data: str | Path | PromptSet | Iterable[Any] | Data) -> Data:
@@ -171,8 +208,12 @@ def _plain(row: Any) -> Any:
                 "has a target, and its last message is the assistant's too; leave one of them out"
             )
             return Unreadable(said)
-        if row["messages"][-1].get("tool_calls"):
+        last = row["messages"][-1]
+        if last.get("tool_calls"):
             said = "the answer is a tool call; write the call as the text that the model should say"
+            return Unreadable(said)
+        if last.get("weight", 1) != 1:
+            said = f"the answer has weight {last['weight']!r}, and only weight 1 is trained on; leave the row out"
             return Unreadable(said)
         row = {key: value for key, value in row.items() if key != "target"}
     plain = dict(fileforms.from_tuning(row))
@@ -199,12 +240,7 @@ def _ends_with_answer(messages: Any) -> bool:
 
 
 def _of_set(prompts: PromptSet) -> Found:
-    examples: list[Example] = []
-    problems: list[Problem] = []
-    for p in prompts:
-        row = checkrows.Row(p.id, p.messages, p.target, p.metadata, p.group, p.tools, p.vars)
-        examples += _example(repr(p.id), row, problems)
-    return examples, problems + _twice(examples)
+    return _checked([(repr(p.id), p.to_dict()) for p in prompts])
 
 
 def _example(place: str, row: checkrows.Row, problems: list[Problem]) -> list[Example]:

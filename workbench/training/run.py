@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from workbench import adapters
 from workbench import prompts as prompt_sets
-from workbench.errors import (
-    AdapterError,
-    EngineUnavailable,
-    ModelError,
-    OutOfMemory,
-    PromptSetError,
-)
+from workbench.errors import AdapterError, OutOfMemory, PromptSetError
 from workbench.prompts import PromptSet
 from workbench.provenance import environment, now_utc
-from workbench.training import card, curve
-from workbench.training.checkpoints import Checkpoints, check_same, locked, look, write_whole
-from workbench.training.overlap import RECORD, check_none
-from workbench.training.rows import Data, read
+from workbench.training import base, card, curve
+from workbench.training.checkpoints import (
+    Checkpoints,
+    check_same,
+    locked,
+    look,
+    on_disk,
+    write_whole,
+)
+from workbench.training.overlap import FORMAT, RECORD, check_none
+from workbench.training.rows import Data, read, split
 from workbench.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from workbench.engines.base import EngineInfo
     from workbench.training.loop import Work
 
 LOSSES: Final = "losses.csv"
@@ -87,7 +87,8 @@ def train(
 ) -> Trained:
     """Train a LoRA adapter: the base model stays as it is, and the loss counts the answers' tokens alone.
 
-    The same call goes on from the last checkpoint if it was interrupted, and does nothing if the adapter is finished.
+    The same call goes on from the last checkpoint if it was interrupted, and trains nothing if the adapter is finished; what
+    ``about`` and ``evaluated`` then say is added to its card.
 
     Args:
         data: Rows with a prompt and its answer: a JSONL file, a list of row objects, or what names a prompt set with
@@ -97,8 +98,9 @@ def train(
         out: Folder of the adapter, new or empty.
         about: What it is trained to do, in your words; for its card.
         evaluated: Prompt sets that it will be judged on; a training row that asks what one of them asks is refused.
-        device: "auto", "cpu" or "cuda".
-        kernel: "auto", "int4", "fp32" or "bf16".
+        device: "auto", "cpu" or "cuda"; "auto" if the model is an engine.
+        kernel: "auto", "int4", "fp32" or "bf16"; "auto" if the model is an engine. Going on, "auto" is what it was at first;
+            else on a CPU it is fp32 where the memory allows, and as `workbench.load_engine` chooses otherwise.
         progress: Show a progress bar.
         say: Told in one line what is going on; to standard error by default.
         settings: See `workbench.training.Settings`: rank, alpha, learning_rate, epochs, ...
@@ -117,18 +119,27 @@ def train(
     )
     folder = Path(out).expanduser()
     look(folder)
-    base = _weight_hash(model, progress=progress)
-    identity = {"base": base, "data": rows.sha256, "settings": wanted.to_dict()}
+    base.check_model(model, device, kernel)
+    identity: dict[str, Any] = {
+        **base.identity(model, progress=progress),
+        "data": rows.sha256,
+        "settings": wanted.to_dict(),
+        "device": device,
+        "kernel": kernel,
+    }
     with locked(folder):
         record = _left(folder, identity)
-        if record is None or record["status"] != "finished":
-            loaded = _opened(model, device, kernel, progress=progress)
-            start = {"about": about, "identity": identity, "evaluated": unseen}
-            task = _Task(folder, rows, wanted, loaded, start, tell)
-            return Trained(folder, task.run(record, progress=progress))
-        Checkpoints(folder).remove()
-    tell(f"{folder}: finished {record['ended_utc']}; nothing to do")
-    return Trained(folder, record, new=False)
+        said = _said(record, about, unseen)
+        if record is not None and record["status"] == "finished":
+            return _again(folder, record, said, tell)
+        if record is not None and isinstance(model, str | Path):
+            device, kernel = base.as_begun(folder, record["identity"])
+        loaded, reason = base.opened(model, device, kernel, progress=progress)
+        identity |= {"device": loaded.info.device, "kernel": loaded.info.kernel}
+        if record is not None:
+            check_same(folder, record["identity"], identity)
+        task = _Task(folder, rows, wanted, loaded, {**said, "identity": identity}, tell, reason)
+        return Trained(folder, task.run(record, progress=progress))
 
 
 def _left(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
@@ -141,7 +152,7 @@ def _left(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     if record is None:
         return None
     finished = record["status"] == "finished"
-    if not finished and not Checkpoints(folder).sealed():
+    if not finished and not Checkpoints(folder, record["identity"]).sealed():
         return None  # begun, and nothing to lose
     check_same(folder, record["identity"], identity)
     if finished and adapters.read(folder).sha256 != record["adapter"]["sha256"]:
@@ -151,6 +162,37 @@ def _left(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     return record
 
 
+def _said(
+    record: dict[str, Any] | None, about: str, unseen: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What the record says of purpose and evaluated sets, after this call."""
+    if record is None:
+        return {"about": about, "evaluated": unseen}
+    known = {(s["name"], s["sha256"]) for s in record["evaluated"]}
+    new = [s for s in unseen if (s["name"], s["sha256"]) not in known]
+    return {"about": about or record["about"], "evaluated": [*record["evaluated"], *new]}
+
+
+def _again(
+    folder: Path, record: dict[str, Any], said: dict[str, Any], tell: Callable[[str], None]
+) -> Trained:
+    """A finished training asked for again: only what is newly said of it is written."""
+    news = any(record[key] != value for key, value in said.items())
+    record |= said
+    with on_disk(folder):
+        if news:  # the record last: without it the call is made again
+            write_whole(folder / README, card.readme(folder.name, record))
+            _write(folder, record)
+        Checkpoints(folder, record["identity"]).remove()
+    done = "its card was brought up to date" if news else "nothing to do"
+    tell(f"{folder}: finished {record['ended_utc']}; {done}")
+    return Trained(folder, record, new=False)
+
+
+def _write(folder: Path, record: dict[str, Any]) -> None:
+    write_whole(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
 def _to_stderr(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
@@ -158,34 +200,6 @@ def _to_stderr(line: str) -> None:
 def _sets(evaluated: Any) -> list[PromptSet]:
     single = isinstance(evaluated, str | Path | PromptSet)
     return [prompt_sets.load(named) for named in ([evaluated] if single else evaluated)]
-
-
-def _weight_hash(model: Any, *, progress: bool) -> str | None:
-    """Hash of the base model's weights, without loading them."""
-    info: EngineInfo | None = getattr(model, "info", None)
-    if info is not None:
-        return info.weight_hash
-    from workbench.engines.local import demo_model  # noqa: PLC0415 - heavy
-    from workbench.engines.local.checkpoint import open_checkpoint, weight_hash  # noqa: PLC0415
-
-    path = demo_model.ensure(progress=progress) if str(model) == "demo" else model
-    memo = demo_model.cache_dir() / "weight-hashes.json"
-    return weight_hash(open_checkpoint(path).files, memo)
-
-
-def _opened(model: Any, device: str, kernel: str, *, progress: bool) -> Any:
-    """The model to train on: ``model``, ``tokenizer``, ``info`` and ``eos_token_ids``."""
-    from workbench.engines.local.engine import LocalEngine  # noqa: PLC0415 - heavy
-    from workbench.engines.local.loader import load  # noqa: PLC0415
-
-    if isinstance(model, str | Path):
-        return load(model, device=device, kernel=kernel, progress=progress)
-    if not isinstance(model, LocalEngine):
-        raise ModelError(f"model must be a name, a folder, or a local engine, got {model!r}")
-    if model.adapters:
-        names = ", ".join(model.adapters)
-        raise AdapterError(f"the engine has adapters ({names}); unload them before training")
-    return model._model  # noqa: SLF001 - an engine has no public name for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,27 +212,26 @@ class _Task:
     loaded: Any
     start: dict[str, Any]
     tell: Callable[[str], None]
+    reason: str
 
     def run(self, record: dict[str, Any] | None, *, progress: bool) -> dict[str, Any]:
         """Train, or go on, and write the adapter's folder; returns its record."""
         from workbench.training.apart import target_names  # noqa: PLC0415 - heavy
 
-        info = self.loaded.info
-        if info.device.startswith("cuda") and info.device not in ("cuda", "cuda:0"):
-            raise EngineUnavailable(
-                f"training runs on the first GPU it sees, not on {info.device}: set CUDA_VISIBLE_DEVICES to choose one"
-            )
         target_names(self.loaded.model, self.settings)
         work, counts = self._work()
-        record = self._begin(record, counts)
-        checkpoints = Checkpoints(self.folder)
-        history = checkpoints.history()
-        if not curve.is_over(history, work.n_steps, self.settings.patience):
-            if history:
-                done = max(int(entry["step"]) for entry in history)
-                self.tell(f"{self.folder}: going on after step {done} of {work.n_steps}")
-            history = self._train(work, checkpoints, progress=progress)
-        return self._finish(record, work, checkpoints, history)
+        checkpoints = Checkpoints(self.folder, self.start["identity"])
+        with on_disk(self.folder):
+            history = checkpoints.history()
+            record = self._begin(record, counts, history)
+            if checkpoints.sealed() and not history:
+                self.tell(f"{self.folder}: a checkpoint is damaged; training begins anew")
+            if not curve.is_over(history, work.n_steps, self.settings.patience):
+                if history:
+                    done = max(int(entry["step"]) for entry in history)
+                    self.tell(f"{self.folder}: going on after step {done} of {work.n_steps}")
+                history = self._train(work, checkpoints, progress=progress)
+            return self._finish(record, work, checkpoints, history)
 
     def _work(self) -> tuple[Work, dict[str, int]]:
         """The rows as tokens, told apart; and how many they are."""
@@ -228,18 +241,18 @@ class _Task:
         loaded, settings = self.loaded, self.settings
         encoder = Encoder(loaded.tokenizer, loaded.eos_token_ids)
         limit = min(settings.max_length, loaded.info.context_length)
-        rows, held_out = self.data.split(settings.validation)
-        made, long = encode(rows, encoder, limit)
-        measured, long_too = encode(held_out, encoder, limit)
-        long += long_too
+        fitting, long = encode(self.data.examples, encoder, limit)
         if long and not settings.skip_long:
             raise PromptSetError(
                 f"{self.data.source}: {len(long)} of {len(self.data.examples)} rows are longer than {limit} tokens; "
                 "raise max_length, shorten them, or leave them out with skip_long",
                 long,
             )
-        if not made:
+        if not fitting:
             raise PromptSetError(self.data.source, f"no row to train on has at most {limit} tokens")
+        tokens = {e.place: t for e, t in fitting}
+        rows, held_out = split([e for e, _ in fitting], settings.validation)
+        made, measured = ([tokens[e.place] for e in part] for part in (rows, held_out))
         counts = {
             "n_rows": len(self.data.examples),
             "n_train": len(made),
@@ -253,32 +266,41 @@ class _Task:
             made, measured, settings, loaded.eos_token_ids[0] if pad is None else pad
         ), counts
 
-    def _begin(self, record: dict[str, Any] | None, counts: dict[str, int]) -> dict[str, Any]:
+    def _begin(
+        self,
+        record: dict[str, Any] | None,
+        counts: dict[str, int],
+        history: list[dict[str, Any]],
+    ) -> dict[str, Any]:
         """The record of a training under way, written before its first step."""
         info = self.loaded.info
         data = {"source": self.data.source, "file_sha256": self.data.file_sha256}
+        call = {
+            "started_utc": now_utc(),
+            "after_step": max((int(entry["step"]) for entry in history), default=0),
+            "environment": environment(),
+        }
+        calls = [*(record["calls"] if record else []), call]
         begun = {
-            "format": card.FORMAT,
+            "format": FORMAT,
             "status": "running",
             **self.start,
-            "started_utc": now_utc() if record is None else record["started_utc"],
+            "started_utc": calls[0]["started_utc"],
             "ended_utc": None,
             "data": data | {"sha256": self.data.sha256} | counts,
             "settings": self.settings.to_dict(),
             "base": card.base(info),
             "prompt_hashes": sorted({e.fingerprint for e in self.data.examples}),
-            "environment": environment(),
+            "calls": calls,
         }
-        self._write(begun)
+        _write(self.folder, begun)
         left = f", {counts['n_left_out']} too long" if counts["n_left_out"] else ""
+        kernel = f"{info.kernel} on {info.device}" + (f": {self.reason}" if self.reason else "")
         self.tell(
             f"{self.data.source}: {counts['n_train']} rows to train on, {counts['n_validation']} held out{left}; "
-            f"base {info.model} ({info.kernel} on {info.device})"
+            f"base {info.model} ({kernel})"
         )
         return begun
-
-    def _write(self, record: dict[str, Any]) -> None:
-        write_whole(self.folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
     def _train(
         self, work: Work, checkpoints: Checkpoints, *, progress: bool
@@ -290,6 +312,7 @@ class _Task:
         from workbench.training.apart import apart, with_lora  # noqa: PLC0415
 
         bar = tqdm(total=work.n_steps, desc="Training", unit="step", disable=not progress)
+        checkpoints.claim()
         checkpoints.clean()
         try:
             with (
@@ -302,9 +325,10 @@ class _Task:
             if not is_out_of_memory(error):
                 raise
             longest = max(len(row.ids) for row in work.rows)
+            other = ", and train into another --out" if checkpoints.sealed() else ""
             raise OutOfMemory(
                 f"memory ran out with batch_size {self.settings.batch_size} and rows of up to {longest} tokens; "
-                "lower batch_size or max_length"
+                f"lower batch_size or max_length{other}"
             ) from error
 
     def _finish(
@@ -333,7 +357,7 @@ class _Task:
             },
         }
         write_whole(self.folder / README, card.readme(self.folder.name, record))
-        self._write(record)
+        _write(self.folder, record)
         checkpoints.remove()
         return record
 

@@ -41,8 +41,9 @@ class Settings:
         max_length: Most tokens of prompt and answer together, from 8; never more than the model's context.
         skip_long: Leave longer rows out instead of refusing them. No row is ever cut.
         validation: Share of the rows held out to measure on, 0 to 0.9. Which rows they are is told by a hash of what they ask,
-            so it does not depend on the seed or on the order.
-        checks: Times an epoch that the held-out rows are measured and a checkpoint is written, 1 to 1000.
+            so it does not depend on the seed or on the order; rows that ask the same, or of one group, stay together.
+        checks: About how many times an epoch the held-out rows are measured and a checkpoint is written, 1 to 1000: every
+            round(steps of an epoch / checks) steps, but at most once a step, and after the very last one.
         patience: Training ends after so many checks without a lower loss; 0 for never.
         seed: Of first values, order of the rows, and dropout.
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jinja2 import TemplateError
 
-from workbench.errors import PromptSetError
+from workbench.errors import ModelError, PromptSetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -36,9 +36,17 @@ class Tokens(NamedTuple):
 
 
 class Encoder:
-    """Turns rows into tokens for one tokenizer."""
+    """Turns rows into tokens for one tokenizer.
+
+    Raises:
+        ModelError: The model has no chat template, or names no end token.
+    """
 
     def __init__(self, tokenizer: Any, eos_token_ids: Sequence[int]) -> None:
+        if not tokenizer.chat_template:
+            raise ModelError("the model has no chat template, so it cannot be trained on chats")
+        if not eos_token_ids:
+            raise ModelError("the model names no end token, so its answers would have no end")
         self._tokenizer = tokenizer
         self._eos = frozenset(eos_token_ids)
 
@@ -46,7 +54,7 @@ class Encoder:
         """The tokens of a row.
 
         Raises:
-            PromptSetError: The model's chat template refuses it.
+            PromptSetError: The model's chat template refuses it or leaves the answer out, or the answer would be cut.
         """
         messages = [dict(m) for m in example.messages]
         tools = [dict(t) for t in example.tools] if example.tools else None
@@ -60,6 +68,17 @@ class Encoder:
             ) from error
         # A template may write an answer that is over otherwise than one that is asked for; what is said is the same.
         rest = whole.removeprefix(prompt) if whole.startswith(prompt) else example.answer
+        if "".join(example.answer.split()) not in "".join(rest.split()):
+            raise PromptSetError(
+                example.place,
+                "the model's chat template leaves the answer out, or part of it, so it cannot be trained on",
+            )
+        ends = [i for i in self._ids(example.answer) if i in self._eos]
+        if ends:
+            raise PromptSetError(
+                example.place,
+                f"the answer holds {self._tokenizer.decode(ends[:1])!r}, which ends an answer; take it out",
+            )
         asked, answer = self._ids(prompt), self._ended(self._ids(rest))
         return Tokens((*asked, *answer), len(answer))
 
@@ -84,7 +103,7 @@ class Encoder:
 
 def encode(
     examples: Sequence[Example], encoder: Callable[[Example], Tokens], max_length: int
-) -> tuple[list[Tokens], list[str]]:
+) -> tuple[list[tuple[Example, Tokens]], list[str]]:
     """Rows as tokens, and the rows that are too long, in words.
 
     Args:
@@ -93,11 +112,11 @@ def encode(
         max_length: Most tokens of prompt and answer.
 
     Returns:
-        Tokens of the rows that fit, in order; "place: n tokens" of the others.
+        The rows that fit with their tokens, in order; "place: n tokens" of the others.
     """
     made = [(example, encoder(example)) for example in examples]
     long = [f"{e.place}: {len(t.ids)} tokens" for e, t in made if len(t.ids) > max_length]
-    return [t for _, t in made if len(t.ids) <= max_length], long
+    return [(e, t) for e, t in made if len(t.ids) <= max_length], long
 
 
 def collate(rows: Sequence[Tokens], pad: int, device: Any = None) -> dict[str, Tensor]:
