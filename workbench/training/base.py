@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,12 +48,13 @@ def identity(model: Any, *, progress: bool) -> dict[str, str | None]:
         info: EngineInfo = model.info
         found = (info.weight_hash, info.tokenizer_hash, info.chat_template_hash)
     else:
-        from workbench.engines.local import demo_model  # noqa: PLC0415 - heavy
+        from workbench.engines.local import demo_model, loader  # noqa: PLC0415 - heavy
         from workbench.engines.local.checkpoint import weight_hash  # noqa: PLC0415
 
         checkpoint = _checkpoint(model, progress=progress)
         memo = demo_model.cache_dir() / "weight-hashes.json"
-        found = (weight_hash(checkpoint.files, memo), *_text_hashes(checkpoint))
+        texts = loader.text_hashes(checkpoint, loader.load_tokenizer(checkpoint))
+        found = (weight_hash(checkpoint.files, memo), *texts)
     return dict(zip(("base", "tokenizer", "chat_template"), found, strict=True))
 
 
@@ -63,18 +63,6 @@ def _checkpoint(model: str | Path, *, progress: bool) -> Checkpoint:
     from workbench.engines.local.checkpoint import open_checkpoint  # noqa: PLC0415
 
     return open_checkpoint(demo_model.ensure(progress=progress) if str(model) == "demo" else model)
-
-
-def _text_hashes(checkpoint: Checkpoint) -> tuple[str, str]:
-    """Hashes of tokenizer and chat template, as `workbench.engines.base.EngineInfo` has them."""
-    from workbench.engines.local import loader  # noqa: PLC0415 - heavy
-    from workbench.engines.local.checkpoint import file_sha256  # noqa: PLC0415
-
-    template = loader.load_tokenizer(checkpoint).chat_template
-    text = template if isinstance(template, str) else str(sorted(template.items()))
-    places = [checkpoint.path / name for name in loader._TOKENIZER_FILES]  # noqa: SLF001 - no public name
-    file = next(place for place in places if place.is_file())
-    return file_sha256(file), hashlib.sha256(text.encode()).hexdigest()
 
 
 def opened(model: Any, device: str, kernel: str, *, progress: bool) -> tuple[Any, str]:

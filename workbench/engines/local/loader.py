@@ -219,6 +219,15 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     return tokenizer
 
 
+def text_hashes(checkpoint: Checkpoint, tokenizer: Any) -> tuple[str, str]:
+    """sha256 of a checkpoint's tokenizer file and of its chat template."""
+    places = [checkpoint.path / name for name in _TOKENIZER_FILES]
+    template = tokenizer.chat_template
+    text = template if isinstance(template, str) else str(sorted(template.items()))
+    file = next(place for place in places if place.is_file())
+    return file_sha256(file), hashlib.sha256(text.encode()).hexdigest()
+
+
 def load_config(checkpoint: Checkpoint) -> Any:
     """The transformers configuration of a checkpoint.
 
@@ -335,9 +344,7 @@ def _info(
     text = network.config.get_text_config(decoder=True)
     settings = network.generation_config.to_diff_dict()
     shown = ("do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-    files = [checkpoint.path / n for n in _TOKENIZER_FILES if (checkpoint.path / n).is_file()]
-    template = tokenizer.chat_template
-    template_text = template if isinstance(template, str) else str(sorted(template.items()))
+    tokenizer_hash, template_hash = text_hashes(checkpoint, tokenizer)
     group = checkpoint.group_size
     return EngineInfo(
         engine="local",
@@ -349,8 +356,8 @@ def _info(
         kernel_reason=kernel.reason,
         dtype=str(kernel.dtype).removeprefix("torch."),
         device=str(device),
-        tokenizer_hash=file_sha256(files[0]),
-        chat_template_hash=hashlib.sha256(template_text.encode()).hexdigest(),
+        tokenizer_hash=tokenizer_hash,
+        chat_template_hash=template_hash,
         context_length=int(text.max_position_embeddings),
         checkpoint_defaults={k: settings[k] for k in shown if k in settings},
         extra={
