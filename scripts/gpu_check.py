@@ -194,7 +194,13 @@ class Checks:
 
     def training(self) -> str:
         """A short training on AWQ layers, exact and int4: the held-out losses of the CPU."""
-        settings: dict[str, Any] = {"rank": 4, "epochs": 1, "batch_size": 4, "validation": 0.25, "seed": 1}
+        settings: dict[str, Any] = {
+            "rank": 4,
+            "epochs": 1,
+            "batch_size": 4,
+            "validation": 0.25,
+            "seed": 1,
+        }
         made = {}
         with tempfile.TemporaryDirectory() as place:
             for device, kernel in (("cpu", "fp32"), (self.device, "fp32"), (self.device, "int4")):

@@ -67,7 +67,7 @@ CODES: Final = {
     Exit.ERROR: "an error: one line on standard error; `--debug` shows where it came from",
     Exit.USAGE: "wrong usage: no such command, option or value",
     Exit.FAILED_ROWS: "done, but some rows failed or could not be scored",
-    Exit.THRESHOLD: "a threshold was not met (no command uses it yet)",
+    Exit.THRESHOLD: "no cell is known to meet the limits (`decide`, `tune`)",
     Exit.INTERRUPTED: "interrupted; the same command again goes on",
 }
 

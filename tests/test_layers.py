@@ -78,7 +78,7 @@ LAYERS: Final = {
         "serve",
         "terminal",
         "training",
-        "tune",
+        "tuning",
     ),
     7: (),
 }

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from workbench import stats
 from workbench.stats import PromptMeans
+from workbench.stats.paired import sign_flip
 
 P_VALUES = st.lists(st.one_of(st.floats(0, 1), st.just(float("nan"))), max_size=12)
 
@@ -303,7 +304,7 @@ def test_sign_flips_agree_with_the_exact_test():
     """Forced through sign flips, binary differences give McNemar's p."""
     rng = np.random.default_rng(2)
     d = rng.choice([-1.0, 0, 1], (6, 40), p=[0.1, 0.6, 0.3])
-    flips = stats._sign_flip(d, None, rng, 40_000)
+    flips = sign_flip(d, None, rng, 40_000)
     np.testing.assert_allclose(flips, stats.mcnemar((d > 0).sum(1), (d < 0).sum(1)), atol=0.01)
 
 

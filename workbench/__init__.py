@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from workbench import plots, stats
     from workbench.api import Run, load_engine, open_run, run, score
     from workbench.comparing import compare
+    from workbench.deciding import decide
     from workbench.exploring import explore
     from workbench.params import SamplingParams
     from workbench.prompts import Prompt, PromptSet
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from workbench.scorers import scorer
     from workbench.study import Study
     from workbench.training import train
+    from workbench.tuning import tune
 
 __version__ = "0.1.0"
 
@@ -30,6 +32,7 @@ _HOMES: Final = {
     "SamplingParams": "workbench.params",
     "Study": "workbench.study",
     "compare": "workbench.comparing",
+    "decide": "workbench.deciding",
     "explore": "workbench.exploring",
     "load_engine": "workbench.api",
     "open_run": "workbench.runs",
@@ -39,6 +42,7 @@ _HOMES: Final = {
     "score": "workbench.api",
     "scorer": "workbench.scorers",
     "train": "workbench.training",
+    "tune": "workbench.tuning",
 }
 _MODULES: Final = ("plots", "stats")
 
@@ -49,6 +53,7 @@ __all__ = [
     "SamplingParams",
     "Study",
     "compare",
+    "decide",
     "explore",
     "load_engine",
     "open_run",
@@ -60,6 +65,7 @@ __all__ = [
     "scorer",
     "stats",
     "train",
+    "tune",
 ]
 
 

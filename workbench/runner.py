@@ -307,7 +307,8 @@ class _Loop:
                 f"{store.dir}: continuing, {n_before:,} of {self.plan.n_rows:,} rows done{retried}"
             )
         else:
-            self.say(f"{store.dir}: {self.plan.n_rows:,} rows to run")
+            most = "at most " if store.manifest.get("tuning") else ""
+            self.say(f"{store.dir}: {most}{self.plan.n_rows:,} rows to run")
         if self.resumed:
             info = self.engine.info.to_dict()
             began = store.manifest.get("engine", {})
@@ -391,7 +392,7 @@ class _Loop:
             run_id=self.store.run_id,
             status=status,
             resumed=self.resumed,
-            n_rows=self.plan.n_rows,
+            n_rows=int(self.store.manifest.get("n_rows", self.plan.n_rows)),
             n_done_before=n_before,
             n_run=n_run,
             n_failed=self.store.counts().n_failed,

@@ -7,11 +7,22 @@ import sys
 
 import typer
 
-from workbench.cli import adapting, quantizing, reading, running, training
+from workbench.cli import adapting, deciding, quantizing, reading, running, training, tuning
 from workbench.cli.base import Exit, app, print_json
 from workbench.errors import WorkbenchError
 
-__all__ = ["Exit", "adapting", "app", "main", "quantizing", "reading", "running", "training"]
+__all__ = [
+    "Exit",
+    "adapting",
+    "app",
+    "deciding",
+    "main",
+    "quantizing",
+    "reading",
+    "running",
+    "training",
+    "tuning",
+]
 
 
 def main() -> None:

@@ -32,9 +32,11 @@ class Exit(IntEnum):
 ORDER: Final = (
     "demo",
     "run",
+    "tune",
     "validate",
     "summary",
     "compare",
+    "decide",
     "report",
     "latency",
     "score",

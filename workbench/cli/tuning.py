@@ -1,0 +1,102 @@
+"""The command that finds the best settings with few rows: tune."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from workbench.cli.base import (
+    RESULTS,
+    Device,
+    EngineKind,
+    Exit,
+    Json,
+    Kernel,
+    Limit,
+    New,
+    Out,
+    Quiet,
+    StudyArg,
+    app,
+    bars,
+    print_json,
+    said,
+)
+from workbench.cli.checking import checked
+from workbench.errors import StudyError
+
+
+@app.command()
+def tune(
+    study: StudyArg,
+    out: Out = RESULTS,
+    objective: Annotated[
+        str | None,
+        typer.Option(metavar="SCORER", help="The score that counts; by default the study's first."),
+    ] = None,
+    subject_to: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--subject-to",
+            metavar="LIMIT",
+            help="What the cell must keep to: 'e2el_ms_p90<=900'. May be repeated.",
+        ),
+    ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="AMOUNT", help="Spend no more: '20m', '200k tokens', '5000 rows'. Repeatable."
+        ),
+    ] = None,
+    alpha: Annotated[
+        float,
+        typer.Option(help="Chance at most of dropping the best cell, above 0 and below 0.5."),
+    ] = 0.05,
+    limit: Limit = None,
+    json_out: Json = False,
+    quiet: Quiet = False,
+    new: New = False,
+    engine: EngineKind = None,
+    device: Device = None,
+    kernel: Kernel = None,
+) -> None:
+    """Find the best cell of a study with fewer rows than the whole grid.
+
+    All cells race over the same prompts, block by block; those that surely lose, or surely break a limit, stop. What is left
+    is measured on the prompts that the study holds out, and the decision is written to the run.
+
+    Example: workbench tune datasets/quickstart.yaml --budget 10m
+    """
+    from workbench.analysis import broken
+    from workbench.tuning import tune as tuned
+
+    declared, _, notes = checked(study)
+    changes: dict[str, Any] = {"kind": engine, "device": device, "kernel": kernel}
+    changes = {name: value for name, value in changes.items() if value}
+    if changes:
+        try:
+            declared = declared.replace(engine=dict(declared.engine) | changes)
+        except StudyError as error:
+            raise typer.BadParameter("; ".join(error.problems)) from error
+    for note in notes:
+        said(quiet)(f"note: {note}")
+    found = tuned(
+        declared,
+        out=out,
+        objective=objective,
+        subject_to=subject_to or (),
+        budget=budget or (),
+        alpha=alpha,
+        new=new,
+        limit=limit,
+        progress=bars(quiet),
+        say=said(quiet),
+    )
+    if json_out:
+        print_json(found.to_dict())
+    else:
+        typer.echo(broken(found.text, 79))
+        said(quiet)(f"written: {found.run.path / 'decision'}")
+    if found.decision.pick is None:
+        raise typer.Exit(Exit.THRESHOLD)
