@@ -10,7 +10,7 @@ ROOT_FLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env setup demo test check check-long docs lab bench notebooks reference gpu-check bench-gpu lock clean
+.PHONY: help env setup demo test check check-long docs lab bench bench-stats notebooks reference gpu-check bench-gpu lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,10 @@ lab: env ## JupyterLab on notebooks/, on this machine only
 
 bench: env ## the sweep against plain generate, side by side
 	@$(BIN)/python scripts/bench_sweep.py $(ARGS)
+
+bench-stats: env ## how well intervals, tests and racing keep their promises, simulated
+	@$(BIN)/python scripts/bench_stats.py $(ARGS)
+	@$(BIN)/python scripts/bench_race.py --rules race pairwise normal
 
 docs: env ## write the generated pages of docs/ anew
 	@$(BIN)/python scripts/make_docs.py $(ARGS)

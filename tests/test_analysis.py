@@ -309,7 +309,7 @@ def test_words_name_a_real_winner():
     )
     assert text == (
         "Best: cell b, quality 100.0 % (95 % interval 91.2 to 100.0; 40 prompts). It beats the baseline beyond chance.\n"
-        "Baseline: cell a, 50.0 %. Difference on the same prompts: +50.0 points (interval +30.4 to +64.8, taken alone); "
+        "Baseline: cell a, 50.0 %. Difference on the same prompts: +50.0 points (interval +33.8 to +66.2, taken alone); "
         "p < 0.001 with all comparisons counted (Holm).\n"
         "Against the baseline, of 2: 1 better, 1 worse, 0 not distinguishable.\n"
         "The best of 3 may look better than it is, being picked by this very score; only held-out prompts tell its true quality.\n"

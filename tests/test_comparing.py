@@ -48,7 +48,9 @@ def test_the_difference_is_that_of_stats(before, after):
     table = there.changes
     assert there.diff == pytest.approx(np.mean(after) - np.mean(before))
     assert (there.quality.baseline, there.quality.cell) == (np.mean(before), np.mean(after))
-    lo, hi = stats.mean_interval(table["diff"], pseudo=(-1, 1))
+    lo, hi = np.ravel(
+        stats.difference_interval(table["diff"].to_numpy(float)[None], None, 0.95, 1.0)
+    )
     assert (there.lo, there.hi) == pytest.approx((lo, hi))
     assert there.p == pytest.approx(float(stats.mcnemar(there.better, there.worse)))
     assert there.better + there.worse + there.same == there.n_prompts == N

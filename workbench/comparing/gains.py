@@ -258,7 +258,8 @@ def estimates(
     for i, row in enumerate(d):
         largest = float(np.nanmax(np.abs(row), initial=0.0))
         end = 1.0 if binary[i] or largest == 0 else largest
-        bounds[:, i] = stats.mean_interval(row, codes, level, (-end, end)) if n[i] else np.nan
+        if n[i]:
+            bounds[:, i] = np.ravel(stats.difference_interval(row[None], codes, level, end))
     p = np.where(n > 1, stats.mcnemar(wins, losses), np.nan)
     other = ~once & (n > 0)
     if other.any():
