@@ -165,8 +165,8 @@ def test_in_words():
         latency=times({"a": 100, "b": 107}),
     )
     assert compare(run, "b").text == (
-        "b against a, on the 24 prompts scored in both: 54.2 % against 41.7 %, +12.5 points (95 % interval -5.9 to +29.0). "
-        "No difference found (p = 0.25); the interval still allows -5.9 to +29.0 points. "
+        "b against a, on the 24 prompts scored in both: 54.2 % against 41.7 %, +12.5 points (95 % interval -5.4 to +28.7). "
+        "No difference found (p = 0.25); the interval still allows -5.4 to +28.7 points. "
         "This p is of one comparison; the run has 3 cells to choose from.\n"
         "The score changed for 3 prompts: 3 better, 0 worse; 21 the same.\n"
         "An answer has 12.0 tokens against 10.0 (+2.0). Cut off at max_tokens: 0.0 % against 0.0 %; "
