@@ -70,7 +70,7 @@ VERDICTS = """
 import json
 print(json.dumps({
     name: table.headline.set_index("adapter")[["verdict", "diff_lo", "diff_hi"]].to_dict("index")
-    for name, table in (("sums", found), ("elsewhere", harm))
+    for name, table in (("sums", found), ("elsewhere", other))
 }))
 """
 
@@ -78,7 +78,7 @@ print(json.dumps({
 @pytest.mark.long
 @pytest.mark.model
 def test_what_the_demo_adapters_do(root: Path, tmp_path: Path) -> None:
-    """The one helps with sums, on prompts held out, beyond chance; elsewhere both harm or cannot be told from base."""
+    """The one helps with sums, on prompts held out, beyond chance, and with nothing else; the other does not help with sums."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as above
         import papermill
@@ -101,7 +101,6 @@ def test_what_the_demo_adapters_do(root: Path, tmp_path: Path) -> None:
     assert terse["diff_lo"] > 0
     assert found["sums"]["polite"]["verdict"] != "better"
     assert found["elsewhere"]["terse-sums"]["verdict"] != "better"
-    assert found["elsewhere"]["polite"]["diff_lo"] < 0
 
 
 def test_own_data_takes_columns_of_other_names(
