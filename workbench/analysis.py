@@ -14,6 +14,7 @@ Rules, the same everywhere:
 
 from __future__ import annotations
 
+from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -328,3 +329,20 @@ def _quality(table: stats.PromptMeans, level: float) -> pd.DataFrame:
     lo, hi = table.interval(level)
     columns = {"quality": table.quality, "quality_lo": lo, "quality_hi": hi}
     return pd.DataFrame(columns, index=pd.Index(table.cells, name="cell_id"))
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON knows it: tables as rows, dataclasses as mappings; None for what is missing or not finite."""
+    if isinstance(value, pd.DataFrame):
+        return [plain(row) for row in value.to_dict("records")]
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return (
+        None if value is pd.NA or (isinstance(value, float) and not np.isfinite(value)) else value
+    )

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from workbench.engines.local.engine import LocalEngine
     from workbench.plan import Plan
     from workbench.prompts import Prompt, PromptSet
+    from workbench.runner import RunResult
 
 __all__ = [
     "PLOT",
@@ -186,17 +187,7 @@ def run(
     """
     tell = say or runner.to_stderr
     with prepared(study, engine, limit=limit, progress=progress, say=tell) as ready:
-        result = runner.run(
-            ready.plan,
-            ready.engine,
-            out,
-            scorers=ready.scorers,
-            score=score_generation,
-            progress=progress,
-            new=new,
-            say=say,
-            notes=ready.notes,
-        )
+        result = ready.run(out, progress=progress, new=new, say=say)
         judge_alike(Run(result.dir), ready, new_rows=result.n_run > 0, say=tell)
         settings = ready.study.latency
         if latency and settings and result.status != "interrupted":
@@ -223,6 +214,20 @@ class Ready:
     engine: Engine
     scorers: list[Any]
     notes: dict[str, Any]
+
+    def run(
+        self, out: str | Path, *, notes: Mapping[str, Any] | None = None, **options: Any
+    ) -> RunResult:
+        """Answer and score the rows; ``notes`` come to those of the manifest, the options are `workbench.runner.run`'s."""
+        return runner.run(
+            self.plan,
+            self.engine,
+            out,
+            scorers=self.scorers,
+            score=score_generation,
+            notes={**self.notes, **(notes or {})},
+            **options,
+        )
 
 
 @contextlib.contextmanager

@@ -127,6 +127,20 @@ Baseline = Annotated[
         help="Cell id or label to compare with, instead of the study's; for `compare` also an adapter.",
     ),
 ]
+Objective = Annotated[
+    str | None,
+    typer.Option(
+        "--objective", metavar="SCORER", help="The score that counts; by default the study's first."
+    ),
+]
+SubjectTo = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--subject-to",
+        metavar="LIMIT",
+        help="What the cell must keep to: 'e2el_ms_p90<=900'. May be repeated.",
+    ),
+]
 Out = Annotated[Path, typer.Option("--out", help="Where run directories live.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no notes.")]

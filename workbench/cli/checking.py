@@ -6,6 +6,8 @@ import inspect
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import typer
+
 from workbench.errors import PromptSetError, ScorerError, StudyError
 
 if TYPE_CHECKING:
@@ -136,3 +138,18 @@ def _notes(scorers: list[Scorer], prompts: PromptSet) -> list[str]:
     if isinstance(first, ChecksTargets) and all(map(first.target_problem, prompts)):
         raise StudyError("scorers", target_problems(scorers[0], prompts))
     return [note for scorer in scorers for note in target_problems(scorer, prompts)]
+
+
+def on_engine(study: Study, **settings: str | None) -> Study:
+    """The study with the engine settings of the command line that were given: kind, device, kernel.
+
+    Raises:
+        BadParameter: One is not allowed.
+    """
+    changes = {name: value for name, value in settings.items() if value}
+    if not changes:
+        return study
+    try:
+        return study.replace(engine=dict(study.engine) | changes)
+    except StudyError as error:
+        raise typer.BadParameter("; ".join(error.problems)) from error

@@ -7,24 +7,26 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli.base import RESULTS, Baseline, Exit, Json, Quiet, RunArg, app, print_json, said
+from workbench.cli.base import (
+    RESULTS,
+    Baseline,
+    Exit,
+    Json,
+    Objective,
+    Quiet,
+    RunArg,
+    SubjectTo,
+    app,
+    print_json,
+    said,
+)
 
 
 @app.command()
 def decide(
     run: RunArg,
-    objective: Annotated[
-        str | None,
-        typer.Option(metavar="SCORER", help="The score that counts; by default the study's first."),
-    ] = None,
-    subject_to: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--subject-to",
-            metavar="LIMIT",
-            help="What the cell must keep to: 'e2el_ms_p90<=900'. May be repeated.",
-        ),
-    ] = None,
+    objective: Objective = None,
+    subject_to: SubjectTo = None,
     baseline: Baseline = None,
     out: Annotated[
         Path | None,

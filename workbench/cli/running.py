@@ -26,7 +26,7 @@ from workbench.cli.base import (
     print_run,
     said,
 )
-from workbench.cli.checking import checked
+from workbench.cli.checking import checked, on_engine
 from workbench.errors import ScorerError, StudyError
 
 if TYPE_CHECKING:
@@ -80,12 +80,7 @@ def run(
     Example: workbench run datasets/quickstart.yaml --limit 8
     """
     declared, prompts, notes = checked(study)
-    changes = {k: v for k, v in {"kind": engine, "device": device, "kernel": kernel}.items() if v}
-    if changes:
-        try:
-            declared = declared.replace(engine=dict(declared.engine) | changes)
-        except StudyError as error:
-            raise typer.BadParameter("; ".join(error.problems)) from error
+    declared = on_engine(declared, kind=engine, device=device, kernel=kernel)
     if adapter:
         declared = _with_adapters(declared, adapter)
     for note in notes:

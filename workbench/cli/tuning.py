@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,34 +15,25 @@ from workbench.cli.base import (
     Kernel,
     Limit,
     New,
+    Objective,
     Out,
     Quiet,
     StudyArg,
+    SubjectTo,
     app,
     bars,
     print_json,
     said,
 )
-from workbench.cli.checking import checked
-from workbench.errors import StudyError
+from workbench.cli.checking import checked, on_engine
 
 
 @app.command()
 def tune(
     study: StudyArg,
     out: Out = RESULTS,
-    objective: Annotated[
-        str | None,
-        typer.Option(metavar="SCORER", help="The score that counts; by default the study's first."),
-    ] = None,
-    subject_to: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--subject-to",
-            metavar="LIMIT",
-            help="What the cell must keep to: 'e2el_ms_p90<=900'. May be repeated.",
-        ),
-    ] = None,
+    objective: Objective = None,
+    subject_to: SubjectTo = None,
     budget: Annotated[
         list[str] | None,
         typer.Option(
@@ -72,13 +63,7 @@ def tune(
     from workbench.tuning import tune as tuned
 
     declared, _, notes = checked(study)
-    changes: dict[str, Any] = {"kind": engine, "device": device, "kernel": kernel}
-    changes = {name: value for name, value in changes.items() if value}
-    if changes:
-        try:
-            declared = declared.replace(engine=dict(declared.engine) | changes)
-        except StudyError as error:
-            raise typer.BadParameter("; ".join(error.problems)) from error
+    declared = on_engine(declared, kind=engine, device=device, kernel=kernel)
     for note in notes:
         said(quiet)(f"note: {note}")
     found = tuned(

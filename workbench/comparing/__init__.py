@@ -6,7 +6,7 @@ the prompts that both answered, paired, so that an easy prompt is easy for both.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, overload
 
 import numpy as np
@@ -134,17 +134,7 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without ``changes``; what is unknown is None."""
         values = {name: getattr(self, name) for name in self.__slots__ if name != "changes"}
-        return {**_plain(values), "text": self.text}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Paired):
-        value = asdict(value)
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and np.isnan(value) else value
+        return {**analysis.plain(values), "text": self.text}
 
 
 # ------------------------------------------------------------------------------------- two cells of a run

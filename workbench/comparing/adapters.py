@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
+from workbench.analysis import plain
 from workbench.comparing import adaptertables as tables
 from workbench.comparing import adaptertimes, adapterwords
 from workbench.comparing.adaptertables import ALL
@@ -168,22 +169,7 @@ class AdapterComparison:
             "trained_on",
         )
         values = {name: getattr(self, name) for name in (*names, "n_prompts", *frames)}
-        return {**{name: _plain(value) for name, value in values.items()}, "text": self.text}
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON knows it."""
-    if isinstance(value, pd.DataFrame):
-        return [_plain(row) for row in value.to_dict("records")]
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return (
-        None if value is pd.NA or (isinstance(value, float) and not np.isfinite(value)) else value
-    )
+        return {**{name: plain(value) for name, value in values.items()}, "text": self.text}
 
 
 # ------------------------------------------------------------------------------------------------ comparing

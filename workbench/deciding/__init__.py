@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import numpy as np
 import pandas as pd
 
 from workbench import __version__
 from workbench.adapters import hosted_limits, read
+from workbench.analysis import plain
 from workbench.comparing.pairs import RunTables
 from workbench.deciding import limits as limiting
 from workbench.deciding import table as tables
@@ -280,21 +280,8 @@ def _values(
     out["text"] = "\n".join(lines)
     out["table"] = found.to_dict("records")
     out["notes"] = {name: file.notes for name, file in files.items()}
-    plain: dict[str, Any] = _plain({**out, "made_from": made_from})
-    return plain
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON knows it."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return (
-        None if value is pd.NA or (isinstance(value, float) and not np.isfinite(value)) else value
-    )
+    values: dict[str, Any] = plain({**out, "made_from": made_from})
+    return values
 
 
 def _page(

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from workbench import api, latency, runner
+from workbench.analysis import plain
 from workbench.deciding import decide
 from workbench.deciding.objective import QUALITY, parse_limits, parse_objective, surely_broken
 from workbench.errors import ParamError, ScorerError, StudyError
 from workbench.runs import Run
-from workbench.scorers import score_generation
 from workbench.study import Study
 from workbench.tuning.budget import Budget, Cost
 from workbench.tuning.race import Race, blocks, largest_group
@@ -77,7 +77,7 @@ class Tuned:
         standing = [s._asdict() for s in self.race.standing()]
         race = {
             "stopped": self.stopped,
-            "standing": [{k: _plain(v) for k, v in line.items()} for line in standing],
+            "standing": plain(standing),
             "dropped": {name: drop.why for name, drop in self.race.dropped.items()},
             "n_rows": len(self.run.generations),
             "n_rows_grid": self.n_rows_grid,
@@ -99,10 +99,6 @@ class Tuned:
             f"{len(self.race.cells):,} cells raced; {len(self.race.dropped):,} were dropped, {left:,} "
             f"{'is' if left == 1 else 'are'} left ({self.stopped}). {n:,} rows were asked, {share}."
         )
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def tune(
@@ -155,16 +151,12 @@ def tune(
             "budget": str(allowed),
             "alpha": alpha,
         }
-        result = runner.run(
-            ready.plan,
-            ready.engine,
+        result = ready.run(
             out,
-            scorers=ready.scorers,
-            score=score_generation,
             progress=progress,
             new=new,
             say=say,
-            notes={**ready.notes, "tuning": asked},
+            notes={"tuning": asked},
             blocks=racing,
             on_row=racing.on_row,
         )
