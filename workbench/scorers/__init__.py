@@ -15,6 +15,7 @@ from workbench.scorers.base import (
     scorer,
     target_problems,
 )
+from workbench.scorers.bleu import Bleu
 from workbench.scorers.choice import Choice
 from workbench.scorers.chrf import Chrf
 from workbench.scorers.contains import Contains
@@ -26,11 +27,14 @@ from workbench.scorers.jsonscore import Json
 from workbench.scorers.length import Length
 from workbench.scorers.numeric import Numeric
 from workbench.scorers.regex import Regex
+from workbench.scorers.rouge import Rouge
+from workbench.scorers.similarity import Similarity
 from workbench.scorers.tool_call import ToolCall
 
 __all__ = [
     "FAMILIES",
     "Asserts",
+    "Bleu",
     "Choice",
     "Chrf",
     "Contains",
@@ -43,7 +47,9 @@ __all__ = [
     "Length",
     "Numeric",
     "Regex",
+    "Rouge",
     "Scorer",
+    "Similarity",
     "ToolCall",
     "get_scorer",
     "known_scorers",
