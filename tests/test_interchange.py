@@ -233,7 +233,7 @@ def test_names_of_files(run, tmp_path):
     for spec, said in [
         (
             ("x", "pdf"),
-            "unknown format 'pdf'; known: csv, jsonl, parquet, lm-eval, markdown, summary",
+            "unknown format 'pdf'; known: csv, jsonl, parquet, lm-eval, inspect, markdown, summary",
         ),
         ((path, "lm-eval"), f"{path}: is a file; lm-eval's files need a folder"),
     ]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,8 +13,9 @@ from strategies import TEXT
 from studies import study_file, sums
 
 import workbench as wb
-from workbench import api, breakdown, interchange
+from workbench import api, breakdown, comparing, interchange
 from workbench.errors import PromptSetError, StoreError, StudyError
+from workbench.interchange.answerfiles import KNOWN
 from workbench.interchange.imported import import_answers
 from workbench.prompts import PromptSet
 from workbench.runs import Run
@@ -39,7 +41,10 @@ def _file(tmp_path, *lines):
 def _problems(path, *args, **kw):
     with pytest.raises(PromptSetError) as caught:
         import_answers(path, *args, **kw)
-    return [problem.removeprefix(f"{path}:") for problem in caught.value.problems]
+    return [
+        problem.removeprefix(f"{path}:").replace(f"{path}:", "line ")
+        for problem in caught.value.problems
+    ]
 
 
 def _answers(run):
@@ -78,6 +83,10 @@ def test_our_export_comes_back(run, tmp_path):
     }
     assert again.prompts.sha256 == run.prompts.sha256
     assert _answers(again) == _answers(run)
+    same = ["cell_id", "prompt_id", "repeat", "scorer", "scorer_version", "value", "reason"]
+    pd.testing.assert_frame_equal(again.scores[same], run.scores[same])
+    assert again.generations["n_output_tokens"].equals(run.generations["n_output_tokens"])
+    assert comparing.compare_runs(run, again).diff == 0
     scored = api.score(again, ["numeric"], progress=False)
     for column in ("quality", "n_scored", "temperature", "top_k"):
         assert scored.summary()[column].tolist() == pytest.approx(
@@ -297,10 +306,13 @@ def test_an_import_that_is_cut_short_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_what_a_run_lacks_is_said(tmp_path):
-    """Prompts and cells without an answer are counted."""
+    """Prompts without an answer are counted, and a temperature that nobody names is said."""
     told = []
     import_answers(_file(tmp_path, {"id": "p1", "text": "1"}), PROMPTS, tmp_path, say=told.append)
-    assert told == ["2 of 3 prompts have no answer (first: 'p0')"]
+    assert told == [
+        "no temperature is given for the answers; it counts as 0",
+        "2 of 3 prompts have no answer (first: 'p0')",
+    ]
 
 
 def test_unknown_settings(tmp_path):
@@ -326,12 +338,13 @@ def test_texts_come_in_as_they_are(tmp_path_factory, texts):
     ("lines", "problems"),
     [
         ([], [" no answers"]),
-        ([3], ["1: a row must be an object, got 3"]),
+        ([3], [f"1: a row must be an object, got 3; what can be read: {KNOWN}"]),
         (
             [{"id": "p0", "answer": "x"}],
             [
                 (
-                    "1: not answers that can be read: lm-eval samples (doc_id, resps), "
+                    "1: not answers; what can be read: inspect_ai logs (.eval, .json), "
+                    "lm-eval samples (doc_id, resps), evalscope reviews (index, sample_score), "
                     "OpenAI batch output (custom_id, response), our JSONL export, or rows with id and text"
                 )
             ],

@@ -1,4 +1,4 @@
-"""Taking runs out: tables, JSON lines, lm-eval's files, a table for a pull request; and any prompt file as JSONL.
+"""Taking runs out: tables, JSON lines, lm-eval's files, inspect_ai's logs, a table for a pull request; and any prompt file as JSONL.
 
 Rows are streamed from the run record, so a run of any size needs little memory. A file appears whole or not at all, and one
 that is there already is replaced only with ``force``.
@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from workbench import prompts as prompt_sets
 from workbench import tables
 from workbench.errors import PromptSetError, StoreError, unknown
-from workbench.interchange import lmeval, rowstream
+from workbench.interchange import inspectlog, lmeval, rowstream
 from workbench.interchange.rowstream import last_user, plain, whole
 from workbench.prompts import promptfoo
 from workbench.store import RunStore
@@ -32,10 +32,15 @@ FORMATS: Final = {
     "jsonl": ".jsonl",
     "parquet": ".parquet",
     "lm-eval": "",
+    "inspect": "",
     "markdown": ".md",
     "summary": ".csv",
 }
-"""Format to the suffix of its file; lm-eval's is a folder."""
+"""Format to the suffix of its file; none for a folder of files."""
+_FOLDERS: Final[dict[str, Callable[..., list[Path]]]] = {
+    "lm-eval": lmeval.write,
+    "inspect": inspectlog.write,
+}
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 _WHOLE: Final = ("top_k", "max_tokens", "repeat", "seed", "n_prompt_tokens", "n_output_tokens")
 _NUMBERS: Final = tuple(name for name in tables.SETTINGS if name not in _WHOLE)
@@ -53,9 +58,10 @@ def export(
 
     Args:
         run: A run.
-        path: The file to write; in a folder that is there, ``<run id>.<suffix>``. For lm-eval the folder itself.
+        path: The file to write; in a folder that is there, ``<run id>.<suffix>``. For lm-eval and inspect the folder itself.
         format: "csv" or "parquet": one row per answer, all columns flat. "jsonl": the same with messages, target and scores
-            as they are. "lm-eval": see ``workbench.interchange.lmeval``. "markdown" and "summary" (CSV): one row per cell.
+            as they are. "lm-eval": see ``workbench.interchange.lmeval``. "inspect": logs of inspect_ai, see
+            ``workbench.interchange.inspectlog``. "markdown" and "summary" (CSV): one row per cell.
         force: Replace files that are there.
         spreadsheet: In CSV files, put ' before a text that a spreadsheet would take for a formula (one that begins with
             = + - @, a tab or a carriage return). Without it, open such a file as text: answers are a model's, not yours.
@@ -69,10 +75,10 @@ def export(
     if format not in FORMATS:
         raise StoreError(unknown("format", format, FORMATS))
     target = Path(path)
-    if format == "lm-eval":
+    if format in _FOLDERS:
         if target.is_file():
-            raise StoreError(f"{target}: is a file; lm-eval's files need a folder")
-        return lmeval.write(run, target, force=force)
+            raise StoreError(f"{target}: is a file; {format}'s files need a folder")
+        return _FOLDERS[format](run, target, force=force)
     if target.is_dir():
         name = f"{run.manifest['run_id']}{'-summary' if format == 'summary' else ''}"
         target /= name + FORMATS[format]

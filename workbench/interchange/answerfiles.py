@@ -1,86 +1,97 @@
-"""Files of answers: lm-eval's samples, the output of an OpenAI batch, our own JSONL export, and plain rows.
+"""Files of answers made elsewhere: which there are, and what form each is in.
 
-Which of these a file is, its first row tells.
+A log of inspect_ai is told by its suffix; in what form a ``.jsonl`` file is, its first row tells: lm-eval's samples, evalscope's
+reviews, the output of an OpenAI batch, our own export, or plain rows ``{"id", "text"}``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-from workbench.errors import ParamError, PromptSetError
-from workbench.params import FIELDS, SamplingParams
+from workbench.errors import PromptSetError
+from workbench.interchange import batchread, evalscoperead, inspectread, lmevalread
+from workbench.interchange.answer import Answer, Source, bare, judged, valid
 from workbench.prompts.checkrows import kind, strict_json
-from workbench.prompts.fileforms import said_by
 from workbench.records import BASE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
-    from workbench.records import FinishReason
-
-_LM_EVAL: Final = {"max_gen_toks": "max_tokens", "until": "stop"}
-_FINISH: Final[dict[Any, FinishReason]] = {"length": "length", "tool_calls": "tool_calls"}
+Found = list[tuple[Mapping[str, Any], Answer]]
+"""Rows of a file with their answers."""
+EXPORT: Final = "our export"
+PLAIN: Final = "plain answers"
+KNOWN: Final = (
+    "inspect_ai logs (.eval, .json), lm-eval samples (doc_id, resps), evalscope reviews (index, sample_score), "
+    "OpenAI batch output (custom_id, response), our JSONL export, or rows with id and text"
+)
 _PROMPT_KEYS: Final = ("target", "metadata", "group", "tools", "vars")
 _MOST_PROBLEMS: Final = 20
+_HERE: Final = "*.eval", "*.json", "samples_*.jsonl", "reviews/**/*.jsonl"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer as a file has it.
+def read_all(paths: str | Path | Sequence[str | Path]) -> list[Source]:
+    """Read files of answers.
 
-    Attributes:
-        line: Where it stands, from 1.
-        prompt_id: Which prompt it answers.
-        repeat: Which draw it is, or None: the next one.
-        text: The answer.
-        finish: Why it ended.
-        error: Why there is none.
-        cell: What tells its cell from others in the file; None if all are of one.
-        name: What that cell is called, or None.
-        adapter: The cell's adapter.
-        template: The cell's template, or None.
-        split: The prompt's side of the split, or None.
-        filter: For lm-eval, the filter whose result its row holds.
-        settings: Decoding settings, as far as the file says.
-        rendered: The prompt as the model saw it, if the file says.
-        row: The prompt as a row, if the file has it.
-    """
-
-    line: int
-    prompt_id: str
-    text: str = ""
-    repeat: int | None = None
-    finish: FinishReason = "stop"
-    error: str | None = None
-    cell: str | None = None
-    name: str | None = None
-    adapter: str = BASE
-    template: str | None = None
-    split: str | None = None
-    filter: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    rendered: str = ""
-    row: Mapping[str, Any] | None = None
-
-
-def read(path: Path) -> tuple[bytes, list[Answer], str]:
-    """The file's bytes, its answers, and what form they are in.
+    Args:
+        paths: A file or folder, or several; of a folder, the logs, samples and reviews somewhere in it.
 
     Raises:
-        PromptSetError: It cannot be read; lists the problems with their lines.
+        PromptSetError: One cannot be read; lists the problems with their lines.
     """
+    several = [paths] if isinstance(paths, str | Path) else list(paths)
+    return [_read(file) for path in several for file in _files(Path(path))]
+
+
+def _files(path: Path) -> list[Path]:
+    """The files of answers that a path stands for."""
+    if not path.is_dir():
+        return [path]
+    found = dict.fromkeys(file for pattern in _HERE for file in sorted(path.rglob(pattern)))
+    if path.name == "reviews" or path.parent.name == "reviews":
+        found |= dict.fromkeys(sorted(path.rglob("*.jsonl")))
+    files = [file for file in found if file.suffix != ".json" or _is_log(file)]
+    if not files:
+        raise PromptSetError(
+            "answers", f"{path}: no answers in this folder; what can be read: {KNOWN}"
+        )
+    return files
+
+
+def _is_log(path: Path) -> bool:
+    try:
+        return inspectread.is_log(json.loads(path.read_bytes()))
+    except (OSError, ValueError):
+        return False
+
+
+def _read(path: Path) -> Source:
+    if path.suffix == ".eval" or (path.suffix == ".json" and _is_log(path)):
+        return inspectread.read(path)
     try:
         data = path.read_bytes()
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise PromptSetError("answers", f"{path}: not UTF-8 text") from error
+        told = f"{path}: not UTF-8 text; what can be read: {KNOWN}"
+        raise PromptSetError("answers", told) from error
     except OSError as error:
         raise PromptSetError("answers", f"{path}: cannot be read ({error.strerror})") from error
-    answers: list[Answer] = []
+    form, found, problems = _rows(path, text)
+    if not problems and not found:
+        problems = [f"{path}: no answers"]
+    if problems:
+        raise PromptSetError("answers", problems)
+    return _source(path, form, hashlib.sha256(data).hexdigest(), found)
+
+
+def _rows(path: Path, text: str) -> tuple[str, Found, list[str]]:
+    """The form of a JSONL file, its rows with their answers, and the problems with their lines."""
+    found: Found = []
     problems: list[str] = []
     form = ""
     for n, line in enumerate(text.split("\n"), 1):
@@ -89,141 +100,99 @@ def read(path: Path) -> tuple[bytes, list[Answer], str]:
         try:
             row = strict_json(line)
             form = form or _form(row)
-            answers += _READERS[form](n, row)
+            found += [(row, answer) for answer in _READERS[form](f"{path}:{n}", row)]
         except ValueError as error:
-            problems.append(f"{path}:{n}: {error}")
+            told = "" if form or KNOWN in str(error) else f"; what can be read: {KNOWN}"
+            problems.append(f"{path}:{n}: {error}{told}")
+            if not form:
+                break
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             problems.append(f"{path}:{n}: not a row of {form} ({type(error).__name__}: {error})")
         if len(problems) == _MOST_PROBLEMS:
             problems.append("...")
             break
-    if not problems and not answers:
-        problems = [f"{path}: no answers"]
-    if problems:
-        raise PromptSetError("answers", problems)
-    return data, answers, form
+    return form, found, problems
 
 
-def _form(
-    row: Any,
-) -> Literal["lm-eval samples", "an OpenAI batch output", "our export", "plain answers"]:
+def _source(path: Path, form: str, sha256: str, found: Found) -> Source:
+    """A file's answers with what its form keeps beside it."""
+    answers: list[Answer] = [answer for _, answer in found]
+    about: dict[str, Any] = {}
+    notes: list[str] = []
+    models = {answer.model for answer in answers} - {None}
+    if len(models) == 1:  # a failed line does not name it
+        answers = [replace(answer, model=next(iter(models))) for answer in answers]
+    if form == lmevalread.FORM:
+        answers, about, notes = lmevalread.completed(path, found)
+    elif form == evalscoperead.FORM:
+        try:
+            answers, about, notes = evalscoperead.completed(path, found)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise PromptSetError("answers", f"{path}: with the files beside it: {error}") from error
+    judge = "lm_eval" if form == lmevalread.FORM else "evalscope"
+    version = f"{judge} {about.get(judge, 'unknown')}"
+    versions = dict.fromkeys((name for answer in answers for name in answer.scores), version)
+    if form == EXPORT:
+        rows = (row for row, _ in found)
+        versions = {
+            name: str(score.get("version") or "unknown")
+            for row in rows
+            for name, score in (row.get("scores") or {}).items()
+        }
+    return Source(path, form, sha256, answers, versions, about, tuple(notes))
+
+
+def _form(row: Any) -> str:
     if not isinstance(row, Mapping):
         raise ValueError(f"a row must be an object, got {kind(row)}")  # noqa: TRY004 - one kind of error for a line
     if "resps" in row and "doc_id" in row:
-        return "lm-eval samples"
+        return lmevalread.FORM
+    if "index" in row and "sample_score" in row:
+        return evalscoperead.FORM
     if "custom_id" in row and ("response" in row or "error" in row):
-        return "an OpenAI batch output"
+        return batchread.FORM
     if "prompt_id" in row and "cell_id" in row and "text" in row:
-        return "our export"
+        return EXPORT
     if "id" in row and "text" in row:
-        return "plain answers"
-    raise ValueError(
-        "not answers that can be read: lm-eval samples (doc_id, resps), OpenAI batch output (custom_id, response), "
-        "our JSONL export, or rows with id and text"
-    )
+        return PLAIN
+    raise ValueError(f"not answers; what can be read: {KNOWN}")
 
 
-def _lm_eval(line: int, row: Mapping[str, Any]) -> Iterator[Answer]:
-    doc = row["doc"] if isinstance(row["doc"], Mapping) else {}
-    prompt_id = str(doc.get("id", row["doc_id"]))
-    rendered, asked = _request(row)
-    settings = _valid({_LM_EVAL.get(name, name): value for name, value in asked.items()})
-    if asked.get("do_sample") is False:
-        settings["temperature"] = 0.0
-    own = {"id": prompt_id, "messages": doc["messages"]} if "messages" in doc else None
-    own = own or {"id": prompt_id, "prompt": rendered}
-    target = doc["target"] if "messages" in doc and "target" in doc else row.get("target")
-    own |= {} if target in (None, "") else {"target": target}
-    own |= {key: doc[key] for key in ("metadata", "group") if "messages" in doc and key in doc}
-    for repeat, text in enumerate(row["resps"][0]):
-        yield Answer(
-            line,
-            prompt_id,
-            text,
-            repeat,
-            filter=row.get("filter"),
-            settings=settings,
-            rendered=rendered,
-            row=own,
-        )
-
-
-def _request(row: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """What a sample's model was asked, and with which settings."""
-    requests = row["arguments"]
-    requests = list(requests.values() if isinstance(requests, Mapping) else requests)
-    first = requests[0]
-    asked, settings = (
-        (first["arg_0"], first.get("arg_1")) if isinstance(first, Mapping) else (*first, None)[:2]
-    )
-    texts = all(isinstance(text, str) for text in row["resps"][0])
-    if len(requests) > 1 or not texts or not isinstance(settings, Mapping | None):
-        raise ValueError(
-            "likelihoods, not answers (multiple_choice or loglikelihood); only samples of output_type "
-            "generate_until can be imported"
-        )
-    return str(asked), settings or {}
-
-
-def _batch(line: int, row: Mapping[str, Any]) -> Iterator[Answer]:
-    prompt_id, response = str(row["custom_id"]), row.get("response") or {}
-    body = response.get("body") or {}
-    if row.get("error") or response.get("status_code", 200) != 200 or "choices" not in body:
-        error = row.get("error") or body.get("error") or {"message": "no answer in this row"}
-        said = error.get("message", error) if isinstance(error, Mapping) else error
-        yield Answer(line, prompt_id, error=str(said))
-        return
-    for choice in body["choices"]:
-        text = _message_text(choice["message"]) if "message" in choice else choice["text"]
-        finish = choice.get("finish_reason") or "stop"
-        if finish == "content_filter":
-            yield Answer(line, prompt_id, error="withheld by a content filter")
-        else:
-            yield Answer(line, prompt_id, text or "", finish=_FINISH.get(finish, "stop"))
-
-
-def _message_text(message: Mapping[str, Any]) -> str:
-    """What a message says: its text, its refusal, and the tools it calls as JSON."""
-    texts = [message.get("content"), message.get("refusal")]
-    if message.get("tool_calls"):
-        texts.append(json.dumps(said_by(message), ensure_ascii=False))
-    return "\n".join(text for text in texts if text)
-
-
-def _export(line: int, row: Mapping[str, Any]) -> Iterator[Answer]:
-    error = row.get("error")
+def _export(where: str, row: Mapping[str, Any]) -> Iterator[Answer]:
     own = {"id": row["prompt_id"], "messages": row["messages"]}
     own |= {key: row[key] for key in _PROMPT_KEYS if row.get(key) is not None}
     template, adapter = row.get("template"), row.get("adapter") or BASE
     yield Answer(
-        line,
+        where,
         str(row["prompt_id"]),
         row["text"],
         _repeat(row["repeat"]),
         finish=row.get("finish_reason") or "stop",
-        error=error,
+        error=row.get("error"),
         cell=str(row["cell_id"]),
-        name=str(row.get("name") or _bare(row["label"], template, adapter)),
+        name=str(row.get("name") or bare(row["label"], template, adapter)),
         adapter=adapter,
         template=template,
         split=row.get("split"),
-        settings=_valid(row["settings"]),
+        settings=valid(row["settings"]),
+        seed=row.get("seed"),
+        n_prompt_tokens=row.get("n_prompt_tokens") or 0,
+        n_output_tokens=row.get("n_output_tokens") or 0,
+        scores={
+            name: judged(
+                score["value"], score["answer"], score.get("explanation") or "", score.get("reason")
+            )
+            for name, score in (row.get("scores") or {}).items()
+        },
         rendered=row.get("rendered") or "",
         row=own,
     )
 
 
-def _bare(label: str, template: str | None, adapter: str) -> str:
-    """A label without the template and adapter at its end."""
-    for extra in ("" if adapter == BASE else adapter, template or ""):
-        label = label.removesuffix(f" {extra}") if extra else label
-    return label
-
-
-def _plain(line: int, row: Mapping[str, Any]) -> Iterator[Answer]:
+def _plain(where: str, row: Mapping[str, Any]) -> Iterator[Answer]:
     if not isinstance(row["text"], str):
         raise ValueError(f"text must be text, got {kind(row['text'])}")  # noqa: TRY004 - as above
-    yield Answer(line, str(row["id"]), row["text"], _repeat(row.get("repeat")))
+    yield Answer(where, str(row["id"]), row["text"], _repeat(row.get("repeat")))
 
 
 def _repeat(value: Any) -> int | None:
@@ -232,22 +201,10 @@ def _repeat(value: Any) -> int | None:
     return value
 
 
-_READERS: Final[dict[str, Callable[[int, Any], Iterator[Answer]]]] = {
-    "lm-eval samples": _lm_eval,
-    "an OpenAI batch output": _batch,
-    "our export": _export,
-    "plain answers": _plain,
+_READERS: Final[dict[str, Callable[[str, Any], Iterator[Answer]]]] = {
+    lmevalread.FORM: lmevalread.read,
+    evalscoperead.FORM: evalscoperead.read,
+    batchread.FORM: batchread.read,
+    EXPORT: _export,
+    PLAIN: _plain,
 }
-
-
-def _valid(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings we have too; one that we do not allow is left out."""
-    out = {}
-    for name, value in settings.items():
-        if name in FIELDS and value is not None and name != "seed":
-            try:
-                SamplingParams(**{name: value})
-            except ParamError:
-                continue
-            out[name] = value
-    return out

@@ -41,11 +41,11 @@ def write(run: ReadRun, folder: Path, *, force: bool) -> list[Path]:
     Raises:
         StoreError: A file is there already, or cannot be written; then none is.
     """
-    task = _name(str(run.manifest["prompt_set"]["name"])) or "prompts"
+    task = file_name(str(run.manifest["prompt_set"]["name"])) or "prompts"
     started = datetime.fromisoformat(run.manifest["started_utc"])
     stamp = started.astimezone(UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
     cells = [{str(k): v for k, v in c.items()} for c in run.cells.to_dict("records")]
-    names = [_name(str(cell["label"])) for cell in cells]
+    names = [file_name(str(cell["label"])) for cell in cells]
     places: list[tuple[dict[str, Any], Path, Path]] = []
     for cell, name in zip(cells, names, strict=True):
         # Labels may differ only in characters that are not fit for a folder.
@@ -185,7 +185,7 @@ def _results(
     }
 
 
-def _name(text: str) -> str:
+def file_name(text: str) -> str:
     """A name fit for a file."""
     return re.sub(r"[^\w.+=-]+", "_", text).strip("_.")[:80]
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from workbench.plan import Plan
     from workbench.prompts import Prompt
 
 Waiting = tuple["Path", "Path"]
@@ -41,6 +42,11 @@ class ReadRun(Protocol):
     @property
     def cells(self) -> pd.DataFrame:
         """One row per cell."""
+        ...
+
+    @property
+    def plan(self) -> Plan:
+        """Its rows as they were planned."""
         ...
 
     def prompt(self, cell_id: str, prompt_id: str) -> Prompt:
