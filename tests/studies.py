@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from workbench import canary
 from workbench.engines.scripted import ScriptedEngine
 
 if TYPE_CHECKING:
@@ -58,15 +59,19 @@ class Stopping:
         self.info = inner.info
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
-        """Answer, then raise."""
-        for n, generation in enumerate(self.inner.generate(self._noted(requests))):
-            if n == self.answers:
+        """Answer, then raise. The check of settings before a run does not count; below 0 it raises too."""
+        n = 0
+        for generation in self.inner.generate(self._noted(requests)):
+            counts = not generation.prompt_id.startswith(canary.PREFIX)
+            if self.answers < 0 or (counts and n == self.answers):
                 raise self.error
+            n += counts
             yield generation
 
     def _noted(self, requests: Iterable[Request]) -> Iterator[Request]:
         for request in requests:
-            self.asked.append(request.key)
+            if not request.prompt_id.startswith(canary.PREFIX):
+                self.asked.append(request.key)
             yield request
 
     def stream(self, request: Request) -> Iterator[TokenEvent]:
@@ -84,4 +89,4 @@ class Stopping:
 
 def never(inner: Any = None) -> Stopping:
     """An engine that fails the test if it is asked for an answer or a time."""
-    return Stopping(inner or ScriptedEngine(), AssertionError("asked again"), answers=0, streams=0)
+    return Stopping(inner or ScriptedEngine(), AssertionError("asked again"), answers=-1, streams=0)

@@ -120,6 +120,10 @@ class EngineError(WorkbenchError):
     """Generating failed."""
 
 
+class SettingInert(EngineError):  # noqa: N818 - as above
+    """A decoding setting that a study varies does nothing with the engine."""
+
+
 class OutOfMemory(EngineError):  # noqa: N818 - as above
     """Not enough memory, even for the smallest batch."""
 
