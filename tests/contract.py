@@ -7,7 +7,7 @@ A test module for an engine subclasses ``EngineContract`` and defines two fixtur
 
 Class attributes adapt the suite: ``prompts`` (texts the engine is asked), ``max_tokens`` (length of the answers),
 ``coupled`` (False if the noise is not ours, as behind an HTTP server). Tests of adapters are skipped when the engine
-reports none, so give it one.
+reports none, so give it one; those of log-probabilities when it is no ``GivesLogprobs``.
 
 Tests that could fail by chance on a correct engine say how likely that is; with fixed seeds and a deterministic engine
 they either always pass or always fail.
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from workbench.engines.base import Engine, EngineInfo
+from workbench.engines.base import Engine, EngineInfo, Given, GivesLogprobs
 from workbench.errors import AdapterError, ContextOverflow, EngineUnavailable
 from workbench.params import SamplingParams
 from workbench.records import BASE, Request
@@ -394,6 +394,9 @@ class EngineContract:
             list(engine.generate([row]))
         with pytest.raises(EngineUnavailable):
             list(engine.stream(row))
+        if isinstance(engine, GivesLogprobs):
+            with pytest.raises(EngineUnavailable):
+                engine.logprobs([self.given(self.prompts[0], (2,))])
 
     def test_margins_are_positive(self, engine: Engine) -> None:
         """The gap between best and second best, where it is reported, is a finite number >= 0."""
@@ -403,3 +406,71 @@ class EngineContract:
         for generation in answers(engine, rows).values():
             margin = generation.min_margin
             assert margin is None or (math.isfinite(margin) and margin >= 0)
+
+    # Log-probabilities
+
+    def reader(self, engine: Engine) -> GivesLogprobs:
+        """The engine as one that reads given answers."""
+        if not isinstance(engine, GivesLogprobs):
+            pytest.skip("this engine gives no log-probabilities")
+        return engine
+
+    def given(self, text: str, answer: str | tuple[int, ...], adapter: str = BASE) -> Given:
+        """An answer to one user message."""
+        return Given(({"role": "user", "content": text},), answer, adapter)
+
+    def test_log_probabilities_are_those_of_the_draw(self, engine: Engine) -> None:
+        """The most frequent first token of 400 draws at temperature 1 is as probable as it is frequent.
+
+        Off by five standard errors and one draw: less than 1 in a million if the two agree.
+        """
+        reader, n = self.reader(engine), 400
+        drawn = self.draws(engine, self.prompts[0], n)
+        token = max(set(drawn), key=drawn.count)
+        (read,) = reader.logprobs([self.given(self.prompts[0], (token,))])
+        p = math.exp(*read.nats)
+        assert abs(drawn.count(token) / n - p) <= 5 * math.sqrt(p * (1 - p) / n) + 1 / n
+
+    def test_answers_are_read_alone_as_together(self, engine: Engine) -> None:
+        """Every token of an answer but the end token is read, and the other answers of the call make no difference."""
+        reader = self.reader(engine)
+        own = [self.greedy(engine, text) for text in self.prompts]
+        asked = [self.given(g.prompt_id, g.token_ids[:n]) for g in own for n in (1, 3, None)]
+        together = reader.logprobs(asked)
+        for one, read in zip(asked, together, strict=True):
+            (alone,) = reader.logprobs([one])
+            assert read.error is None
+            assert read.nats == pytest.approx(alone.nats, abs=1e-4)
+            assert max(read.nats) <= 0
+        ended = [g.finish_reason == "stop" for g in own]
+        assert [len(r.nats) for r in together[2::3]] == [
+            len(g.token_ids) - end for g, end in zip(own, ended, strict=True)
+        ]
+
+    def test_an_adapter_reads_otherwise(self, engine: Engine) -> None:
+        """With the adapter the same answer has another probability, also beside rows without it."""
+        reader, name = self.reader(engine), self.adapter(engine)
+        ids = self.greedy(engine, self.prompts[0]).token_ids
+        base, other = reader.logprobs(
+            [self.given(self.prompts[0], ids), self.given(self.prompts[0], ids, name)]
+        )
+        assert max(abs(a - b) for a, b in zip(base.nats, other.nats, strict=True)) > 1e-3
+
+    def test_what_cannot_be_read_has_an_error(self, engine: Engine) -> None:
+        """An unknown adapter and an answer beyond the context are told, the others are read; an empty answer has no tokens."""
+        reader, text = self.reader(engine), self.prompts[0]
+        ids = self.greedy(engine, text).token_ids[:2]
+        long = ids[:1] * engine.info.context_length
+        lost, much, none, good = reader.logprobs(
+            [
+                self.given(text, ids, "no-such-adapter"),
+                self.given(text, long),
+                self.given(text, ()),
+                self.given(text, ids),
+            ]
+        )
+        assert "no-such-adapter" in str(lost.error)
+        assert "ContextOverflow" in str(much.error)
+        assert (lost.nats, much.nats) == ((), ())
+        assert (none.nats, none.error) == ((), None)
+        assert (len(good.nats), good.error) == (2, None)
