@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
-from studies import N_ROWS, SMALL, Stopping, never, sums
+from commands import Command, workbench
+from studies import N_ROWS, SMALL, Stopping, never, study_file, sums
 
-from workbench import api, rescoring
+from workbench import api, judging, rescoring
 from workbench.engines.scripted import ScriptedEngine
 from workbench.errors import ScorerError, StoreError
 from workbench.records import Score
-from workbench.scorers import get_scorer
+from workbench.scorers import base, get_scorer
+from workbench.scorers.together import Means
 from workbench.store import RunStore, ScoreRow
 from workbench.study import Study
+
+__all__ = ["workbench"]
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +35,11 @@ def done(tmp_path: Path) -> api.Run:
 def again(run: api.Run, *scorers: Any, **options: Any) -> api.Run:
     """Score without a bar."""
     return api.score(run, scorers, progress=False, **options)
+
+
+def worded(run: api.Run) -> judging.Worded:
+    """Its cells and prompts."""
+    return judging.Worded(run.plan.cells, run.prompt)
 
 
 def test_another_scorer_is_added(done: api.Run) -> None:
@@ -142,7 +152,9 @@ def test_a_run_in_use_is_refused(done: api.Run) -> None:
 def test_progress_is_told_row_by_row(done: api.Run) -> None:
     """Every row is judged once, and counted."""
     steps: list[int] = []
-    result = rescoring.rescore(done.path, done.prompt, [get_scorer("exact")], on_rows=steps.append)
+    result = rescoring.rescore(
+        done.path, worded(done), [get_scorer("exact")], Means(), on_rows=steps.append
+    )
     assert (sum(steps), result.n_rows) == (N_ROWS, N_ROWS)
 
 
@@ -157,7 +169,7 @@ def test_a_call_cut_short_changes_nothing(done: api.Run) -> None:
 
     strict = get_scorer({"numeric": {"pick": "first"}})
     with pytest.raises(KeyboardInterrupt):
-        rescoring.rescore(done.path, done.prompt, [strict], on_rows=stop)
+        rescoring.rescore(done.path, worded(done), [strict], Means(), on_rows=stop)
     after = api.Run(done.path)
     assert len(after.scores) == N_ROWS
     assert after.manifest == done.manifest
@@ -198,3 +210,138 @@ def test_scorers_of_one_name_are_refused(done: api.Run, tmp_path: Path) -> None:
     with pytest.raises(ScorerError, match="'contains' ships with the workbench"):
         again(done, f"{tmp_path}/a.py:contains")
     assert api.Run(done.path).manifest == done.manifest
+
+
+PASS = {"pass_at_k": {"k": 2, "scorer": "contains"}}
+
+
+class Modelled:
+    """A scorer that needs the model: it judges by what the engine says of itself."""
+
+    name, version, needs_engine = "modelled", "1", True
+
+    def __init__(self, stop_at: int = 10**9) -> None:
+        self.options: dict[str, Any] = {}
+        self.stop_at = stop_at
+        self.asked: list[str] = []
+
+    def score(self, text: str, prompt: Any) -> Score:
+        """Must not be called."""
+        raise AssertionError(f"called for {prompt.id}: {text}")
+
+    def judge_together(self, asked: Any, means: Means) -> list[Score]:
+        """1 for the baseline's answers, 0 for others."""
+        if len(self.asked) == self.stop_at:
+            raise KeyboardInterrupt
+        self.asked.append(asked[0].prompt.id)
+        assert means.engine.info.engine == "scripted"  # type: ignore[union-attr]
+        return [Score(float(a.cell.cell_id == means.baseline)) for a in asked]
+
+
+def test_scores_of_answers_together_are_those_of_the_run(tmp_path: Path, done: api.Run) -> None:
+    """Judged in a run, or added later: the same scores, beside those of the others."""
+    study = Study(**(SMALL | {"prompts": sums(6), "latency": False, "scorers": [PASS, "numeric"]}))
+    at_once = api.run(study, out=tmp_path / "at once", progress=False, say=lambda _: None)
+    later = again(done, PASS, "contains")
+    columns = ["cell_id", "prompt_id", "repeat", "scorer_version", "value", "explanation"]
+    tables = [r.scores[r.scores.scorer == "pass_at_k"][columns] for r in (at_once, later)]
+    assert len(tables[0]) == N_ROWS
+    pd.testing.assert_frame_equal(*(t.reset_index(drop=True) for t in tables))
+    assert later.scores.groupby("scorer").size().to_dict() == dict.fromkeys(
+        ("numeric", "pass_at_k", "contains"), N_ROWS
+    )
+
+
+def test_failed_rows_have_no_score_together(done: api.Run) -> None:
+    """They are counted among those without a score, and nothing is recorded for them."""
+    with RunStore.open(done.path, write=True) as store:
+        store._db.execute(
+            "UPDATE generations SET finish_reason = 'error', error = 'boom' WHERE prompt_id = 'p1'"
+        )
+    told: list[str] = []
+    after = again(api.Run(done.path), PASS, say=told.append)
+    found = after.scores[after.scores.scorer == "pass_at_k"]
+    assert "p1" not in set(found["prompt_id"])
+    assert told == ["pass_at_k: 9 of 54 answers have no score (not generated: boom)"]
+
+
+def test_a_scorer_that_needs_the_model_says_so(done: api.Run) -> None:
+    """Without an engine nothing is judged; the message says how to give one."""
+    with pytest.raises(ScorerError) as caught:
+        again(done, "exact", Modelled())
+    assert str(caught.value) == (
+        "scorer modelled needs the model; load it with `workbench score RUN --with-model`, or give one: "
+        "wb.score(run, [...], engine=engine)"
+    )
+    assert len(api.Run(done.path).all_scores) == N_ROWS
+
+
+def test_a_scorer_that_needs_the_model_gets_it(done: api.Run) -> None:
+    """The engine given; the manifest says which one it was."""
+    after = again(done, Modelled(), engine=ScriptedEngine())
+    found = after.scores[after.scores.scorer == "modelled"]
+    assert found.groupby("cell_id")["value"].mean().sum() == 1.0
+    assert after.manifest["rescored"][-1]["engine"]["engine"] == "scripted"
+    assert "engine" not in again(after, "exact").manifest["rescored"][-1]
+
+
+def test_the_engine_must_have_the_weights_of_the_run(done: api.Run) -> None:
+    """Another model's opinion is not the one asked for; answers made elsewhere are judged by any."""
+    other = Stopping(ScriptedEngine("other"), AssertionError())
+    other.info = replace(other.info, weight_hash="another")
+    with pytest.raises(StoreError) as caught:
+        again(done, Modelled(), engine=other)
+    assert str(caught.value) == (
+        f"{done.path}: made with scripted, and the weights of other are not the same"
+    )
+    elsewhere = {**done.manifest["engine"], "engine": "imported", "weight_hash": None}
+    with RunStore.open(done.path, write=True) as store:
+        store.update_manifest(engine=elsewhere)
+    assert "modelled" in set(again(api.Run(done.path), Modelled(), engine=other).scores["scorer"])
+
+
+def test_what_a_model_has_judged_is_kept(done: api.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut short, the scores do not count yet; the next call goes on, and one after that judges all again."""
+    monkeypatch.setattr(judging, "CHUNK_ROWS", 1)
+    with pytest.raises(KeyboardInterrupt):
+        again(done, Modelled(stop_at=2), engine=ScriptedEngine())
+    cut = api.Run(done.path)
+    assert cut.manifest == done.manifest
+    assert set(cut.scores["scorer"]) == {"numeric"}
+    rest, whole = Modelled(), Modelled()
+    after = again(cut, rest, engine=ScriptedEngine())
+    assert rest.asked == ["p2", "p3", "p4", "p5"]
+    assert len(after.scores) == 2 * N_ROWS
+    again(after, whole, engine=ScriptedEngine())
+    assert whole.asked == [f"p{i}" for i in range(6)]
+
+
+def test_k_above_the_repeats_of_the_run_is_refused(done: api.Run) -> None:
+    """Before anything is judged."""
+    with pytest.raises(ScorerError) as caught:
+        again(done, {"pass_at_k": {"k": 3, "scorer": "contains"}})
+    assert str(caught.value) == (
+        "scorer pass_at_k: k is 3, and the study asks each prompt 2 times; k must be at most its repeats"
+    )
+
+
+def test_the_command_loads_the_model_when_told(
+    workbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--with-model`` gives the engine of the run, closed in the end; without it the message says so."""
+    run = api.run(study_file(tmp_path, latency=False), out=tmp_path, progress=False)
+    engines: list[Stopping] = []
+
+    def engine_of(*_: Any, **__: Any) -> Stopping:
+        engines.append(never())
+        return engines[-1]
+
+    monkeypatch.setattr(api, "engine_of", engine_of)
+    monkeypatch.setitem(base._OWN, "modelled", Modelled())  # type: ignore[misc]
+    words = ["score", str(run.path), "--scorers", "modelled", "--quiet"]
+    refused = workbench(*words)
+    assert (refused.code, engines) == (1, [])
+    assert "--with-model" in refused.err
+    assert workbench(*words, "--with-model").code == 0
+    assert [engine.closed for engine in engines] == [1]
+    assert "modelled" in set(api.Run(run.path).scores["scorer"])

@@ -450,3 +450,50 @@ def test_another_tuning_is_another_run(tmp_path: Path) -> None:
     plain, _ = run(tmp_path, plan)
     assert len({tuned.dir, other.dir, plain.dir}) == 3
     assert plain.n_run == plan.n_rows
+
+
+class Later:
+    """Notes when it is called, and what was committed by then."""
+
+    def __init__(self, *names: str, left: bool = False) -> None:
+        self.names = names
+        self.left = left
+        self.rows: list[int] = []
+
+    def missing(self, store: RunStore) -> bool:
+        """As told."""
+        assert store.manifest["status"] == "finished"
+        return self.left
+
+    def __call__(self, store: RunStore) -> None:
+        """Note the rows."""
+        self.rows.append(store.counts().n_rows)
+        self.left = False
+
+
+def test_what_judges_later_is_called_after_each_block(tmp_path: Path) -> None:
+    """With the rows of the block committed, before the next is asked for; by its scorers no row is judged."""
+    plan, later, asked = make_plan(), Later("broken"), list[int]()
+
+    def blocks(_: RunStore, done: Collection[Key]) -> Iterator[Iterable[Request]]:
+        requests = list(plan.requests(done))
+        for start in (0, 10, 30):
+            asked.append(len(later.rows))
+            yield requests[start : start + 20 if start else 10]
+
+    result, _ = run(tmp_path, plan, blocks=blocks, later=later, scorers=[Broken(), Length()])
+    assert later.rows == [10, 30, 42]
+    assert asked == [0, 1, 2]
+    with RunStore.open(result.dir) as store:
+        assert set(store.scores()["scorer"]) == {"length"}
+        assert [s["name"] for s in store.manifest["scorers"]] == ["broken", "length"]
+
+
+def test_a_finished_run_is_opened_for_what_judges_later(tmp_path: Path) -> None:
+    """If it says that a score is missing, it is called and no row is asked; if not, the run is left alone."""
+    first, _ = run(tmp_path)
+    for left, calls in ((False, []), (True, [42])):
+        later, engine = Later("length", left=left), Counting()
+        result, _ = run(tmp_path, engine=engine, later=later)
+        assert (result.dir, result.status, engine.asked) == (first.dir, "finished", [])
+        assert later.rows == calls

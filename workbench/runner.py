@@ -66,6 +66,21 @@ class RowScorer(Protocol):
         ...
 
 
+class Later(Protocol):
+    """Judges answers that are committed, several together; see `workbench.judging`."""
+
+    names: Collection[str]
+    """The scorers that it stands for; the others judge row by row."""
+
+    def missing(self, store: RunStore) -> bool:
+        """Whether an answer lacks a score."""
+        ...
+
+    def __call__(self, store: RunStore) -> None:
+        """Give every answer its score."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RunResult:
     """What one call of ``run`` did.
@@ -105,6 +120,7 @@ def run(
     store: RunStore | None = None,
     scorers: Sequence[RowScorer] = (),
     score: Judge | None = None,
+    later: Later | None = None,
     progress: bool = True,
     on_row: OnRow | None = None,
     new: bool = False,
@@ -125,6 +141,7 @@ def run(
         store: Run into this record instead of looking under ``out``; it stays open.
         scorers: Judges of every answer, primary first.
         score: How a scorer is applied to an answer; ``judge`` by default.
+        later: Called after each block of rows; by a scorer that it stands for no row is judged before.
         progress: Show a progress bar.
         on_row: Called with each row and its scores once they are committed, in order of arrival.
         new: Start another run even if there is one.
@@ -132,8 +149,8 @@ def run(
             standard error, without the latter.
         notes: More entries for the manifest of a new run. A run with another ``tuning`` among them is another run.
         blocks: Called with the record and the keys of its rows that are done; gives the missing requests block by block, and is
-            asked for the next block when the last one is committed and reported to ``on_row``. When it ends the run is
-            finished, with the rows it has. By default all missing requests are one block.
+            asked for the next block when the last one is committed, reported to ``on_row`` and judged by ``later``. When it
+            ends the run is finished, with the rows it has. By default all missing requests are one block.
 
     Raises:
         StoreError: The record cannot be written, or another process is writing it.
@@ -162,6 +179,7 @@ def run(
             store=store,
             scorers=scorers,
             score=score or judge,
+            later=later,
             say=tell,
             tick=say,
             on_row=on_row,
@@ -242,6 +260,7 @@ class _Loop:
         store: RunStore,
         scorers: Sequence[RowScorer],
         score: Judge,
+        later: Later | None,
         say: Say,
         tick: Say | None,
         on_row: OnRow | None,
@@ -252,8 +271,10 @@ class _Loop:
         self.plan = plan
         self.engine = engine
         self.store = store
-        self.scorers = [(s, provenance.scorer_entry(s)["version"]) for s in scorers]
+        rows = [s for s in scorers if later is None or s.name not in later.names]
+        self.scorers = [(s, provenance.scorer_entry(s)["version"]) for s in rows]
         self.score = score
+        self.later = later
         self.say = say
         self.tick = tick
         self.on_row = on_row
@@ -270,7 +291,9 @@ class _Loop:
         n_rows = int(store.manifest.get("n_rows", self.plan.n_rows))
         done = store.done_keys()
         n_before = len(done)
-        if n_before == n_rows and store.manifest.get("status") == "finished":
+        finished = n_before == n_rows and store.manifest.get("status") == "finished"
+        left = finished and not self.busy and self.later is not None and self.later.missing(store)
+        if finished and not left:
             what = "another process is at work on it" if self.busy else "nothing to run"
             self.say(f"{store.dir}: finished before ({n_rows:,} rows); {what}")
             return self._result("finished", n_before, 0, started)
@@ -336,6 +359,8 @@ class _Loop:
             for block in self.blocks(self.store, done):
                 self._answer(block, committer, bar)
                 committer.flush()
+                if self.later is not None:
+                    self.later(self.store)
 
     def _answer(self, block: Iterable[Request], committer: Committer, bar: RowBar) -> None:
         """Ask for the rows of a block; count what comes back."""

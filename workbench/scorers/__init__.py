@@ -24,9 +24,12 @@ from workbench.scorers.edit import Edit
 from workbench.scorers.exact import Exact
 from workbench.scorers.instruction import Instruction
 from workbench.scorers.jsonscore import Json
+from workbench.scorers.judge import LlmJudge
 from workbench.scorers.length import Length
+from workbench.scorers.logprob import Perplexity, TargetLogprob
 from workbench.scorers.numeric import Numeric
 from workbench.scorers.regex import Regex
+from workbench.scorers.repeats import MajorityVote, PassAtK, PassHatK
 from workbench.scorers.rouge import Rouge
 from workbench.scorers.similarity import Similarity
 from workbench.scorers.tool_call import ToolCall
@@ -45,11 +48,17 @@ __all__ = [
     "Instruction",
     "Json",
     "Length",
+    "LlmJudge",
+    "MajorityVote",
     "Numeric",
+    "PassAtK",
+    "PassHatK",
+    "Perplexity",
     "Regex",
     "Rouge",
     "Scorer",
     "Similarity",
+    "TargetLogprob",
     "ToolCall",
     "get_scorer",
     "known_scorers",

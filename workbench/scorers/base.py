@@ -5,7 +5,8 @@ that could not be judged (no target, a failed row, a scorer that broke) has no v
 
 Two seams beyond ``score(text, prompt)``, both optional for a scorer: ``judge_generation(generation, prompt)`` is called
 instead where more than the text counts (the finish reason, the number of tokens); ``target_problem(prompt)`` says, before a
-run, why a prompt's target is of no use to it.
+run, why a prompt's target is of no use to it. A scorer that judges several answers together, or needs a model, is a
+`workbench.scorers.together.JudgesTogether`: ``score_together`` applies it, and its ``score`` is never called.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, runtime_checka
 
 from workbench.errors import ScorerError, unknown
 from workbench.records import Score
+from workbench.scorers.together import JudgesTogether
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from workbench.prompts import Prompt
     from workbench.records import Generation
+    from workbench.scorers.together import Asked, Means
 
 ENTRY_POINTS: Final = "workbench.scorers"
 Judge = Callable[[str, "Prompt"], "float | bool | Score"]
@@ -75,6 +78,11 @@ class Scorer(Judges, Protocol):
     def options(self) -> dict[str, Any]:
         """Its settings, as a study gives them."""
         ...
+
+
+@runtime_checkable
+class TogetherScorer(Scorer, JudgesTogether, Protocol):
+    """Judges several answers together, and knows how it was set up."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +249,7 @@ def get_scorer(
     else:
         raise ScorerError(f"a scorer is a name or {{name: {{options}}}}, got {spec!r}")
     if name in FAMILIES:
-        return _make(FAMILIES[name], name, options)
+        return _make(FAMILIES[name], name, _with_scorer(FAMILIES[name], options, base_dir))
     if name in _OWN:
         return _make(_OWN[name], name, options)
     if name.partition(":")[0].endswith(".py"):
@@ -252,6 +260,15 @@ def get_scorer(
     if name in plugins:
         return _make(plugins[name].load(), name, options)
     raise ScorerError(unknown("scorer", name, known_scorers()))
+
+
+def _with_scorer(
+    cls: type[Family], options: Mapping[str, Any], base_dir: str | Path | None
+) -> Mapping[str, Any]:
+    """The options of a family; the scorer that one of them names is made, its file looked up like any."""
+    if "scorer" not in options or all(f.name != "scorer" for f in dataclasses.fields(cls)):
+        return options
+    return {**options, "scorer": get_scorer(options["scorer"], base_dir)}
 
 
 def _make(made: Any, name: str, options: Mapping[str, Any]) -> Scorer:
@@ -287,15 +304,54 @@ def score_generation(scorer: Judges, generation: Generation, prompt: Prompt) -> 
         A score whose value is None, with the reason, for a failed generation, a scorer that breaks, or a value that
         is not in 0..1.
     """
+    if isinstance(scorer, JudgesTogether):
+        return Score(None, reason=f"scorer {scorer.name} judges several answers together")
     if generation.finish_reason == "error":
-        return Score(None, reason=f"not generated: {generation.error}")
+        return _not_generated(generation)
     try:
         if isinstance(scorer, JudgesGenerations):
             score = scorer.judge_generation(generation, prompt)
         else:
             score = scorer.score(generation.text, prompt)
     except Exception as error:  # noqa: BLE001 - a scorer is anybody's code; its failure is a row without a score
-        return Score(None, reason=f"scorer {scorer.name} failed: {type(error).__name__}: {error}")
+        return _failed(scorer, error)
+    return _checked(scorer, score)
+
+
+def score_together(scorer: TogetherScorer, asked: Sequence[Asked], means: Means) -> list[Score]:
+    """Score all answers to some prompts; never raises for what the answers or the scorer do.
+
+    Returns:
+        A score for each of ``asked``. Its value is None, with the reason, as in ``score_generation``; that of all of them
+        where the scorer breaks, or gives more or fewer scores than there are answers.
+    """
+    try:
+        scores = list(scorer.judge_together(asked, means))
+    except Exception as error:  # noqa: BLE001 - as above
+        return [_failed(scorer, error)] * len(asked)
+    if len(scores) != len(asked):
+        text = f"scorer {scorer.name} gave {len(scores):,} scores for {len(asked):,} answers"
+        return [Score(None, reason=text)] * len(asked)
+    return [
+        _not_generated(a.generation)
+        if a.generation.finish_reason == "error"
+        else _checked(scorer, score)
+        for a, score in zip(asked, scores, strict=True)
+    ]
+
+
+def _not_generated(generation: Generation) -> Score:
+    return Score(None, reason=f"not generated: {generation.error}")
+
+
+def _failed(scorer: Judges, error: Exception) -> Score:
+    return Score(None, reason=f"scorer {scorer.name} failed: {type(error).__name__}: {error}")
+
+
+def _checked(scorer: Judges, score: Score) -> Score:
+    """A score as it may be recorded."""
+    if not isinstance(score, Score):
+        return Score(None, reason=f"scorer {scorer.name} gave {score!r}, which is no Score")
     if score.value is None:
         return score if score.reason else dataclasses.replace(score, reason="not scored")
     if not math.isfinite(score.value) or not 0 <= score.value <= 1:
