@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from workbench import canary
 from workbench.engines.scripted import ScriptedEngine
+from workbench.records import CANARY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -62,7 +62,7 @@ class Stopping:
         """Answer, then raise. The check of settings before a run does not count; below 0 it raises too."""
         n = 0
         for generation in self.inner.generate(self._noted(requests)):
-            counts = not generation.prompt_id.startswith(canary.PREFIX)
+            counts = not generation.prompt_id.startswith(CANARY)
             if self.answers < 0 or (counts and n == self.answers):
                 raise self.error
             n += counts
@@ -70,7 +70,7 @@ class Stopping:
 
     def _noted(self, requests: Iterable[Request]) -> Iterator[Request]:
         for request in requests:
-            if not request.prompt_id.startswith(canary.PREFIX):
+            if not request.prompt_id.startswith(CANARY):
                 self.asked.append(request.key)
             yield request
 

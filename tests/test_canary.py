@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 import workbench as wb
 from workbench import canary
 from workbench.engines.scripted import ScriptedEngine
-from workbench.errors import EngineError, SettingInert
+from workbench.errors import EngineUnavailable, SettingInert
 from workbench.params import SamplingParams
 
 TRIED = (
@@ -126,15 +127,16 @@ def test_greedy_answers_that_differ_by_themselves():
 
 def test_a_try_that_fails_is_no_verdict():
     """If the engine cannot answer the check, the setting is not blamed, and the reason is kept."""
-    engine = ScriptedEngine(fail=lambda _: "overloaded")
-    tried = canary.try_settings(engine, ["top_k"])["top_k"]
-    assert tried == canary.Tried(None, "could not be tried: overloaded")
+    tried = canary.try_settings(ScriptedEngine(context_length=8), ["top_k"])["top_k"]
+    assert tried.acts is None
+    assert re.match(r"could not be tried: prompt of \d+ tokens and max_tokens 1 exceed", tried.saw)
 
 
 def test_an_engine_that_gives_up_stops_the_run(tmp_path):
     """An error of the engine itself comes through."""
-    engine = ScriptedEngine(fail=lambda _: EngineError("gone"))
-    with pytest.raises(EngineError, match=r"^gone$"):
+    engine = ScriptedEngine()
+    engine.close()
+    with pytest.raises(EngineUnavailable, match="is closed"):
         wb.run(_study({"top_k": [2, 40]}), engine, tmp_path, progress=False)
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from workbench.engines.base import SaysEffective
 from workbench.errors import SettingInert
 from workbench.params import FIELDS, SamplingParams
-from workbench.records import Request
+from workbench.records import CANARY, Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -36,8 +36,6 @@ PROMPTS: Final = (
     "Name any animal, city or colour. One word.",
     "Tell me something surprising.",
 )
-PREFIX: Final = "canary-"
-"""Begins the prompt ids of the check."""
 SEEDS: Final = 8
 """Draws for each prompt."""
 LONG_TOKENS: Final = 32
@@ -165,7 +163,7 @@ def _requests(name: str, params: SamplingParams) -> list[Request]:
     return [
         Request(
             name,
-            f"{PREFIX}{i}",
+            f"{CANARY}{i}",
             seed,
             ({"role": "user", "content": text},),
             params.replace(seed=seed),

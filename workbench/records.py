@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION: Final = 2
 BASE: Final = "base"
 """The adapter name that means: no adapter."""
+CANARY: Final = "canary-"
+"""Begins the prompt ids of the requests that check an engine before a run; they belong to no study."""
 
 FinishReason = Literal["stop", "length", "tool_calls", "error"]
 Message = dict[str, Any]

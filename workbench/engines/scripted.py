@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from workbench.engines.base import EngineInfo
+from workbench.engines.base import EngineInfo, Logprobs
 from workbench.engines.toy import (
     EOS,
     ID_OF,
@@ -33,13 +33,14 @@ from workbench.engines.toy import (
     processed,
 )
 from workbench.errors import AdapterError, ContextOverflow, EngineUnavailable, WorkbenchError
-from workbench.params import SEED_MAX
-from workbench.records import BASE, Generation, TokenEvent
+from workbench.params import SEED_MAX, SamplingParams
+from workbench.records import BASE, CANARY, Generation, Request, TokenEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from workbench.records import FinishReason, Request
+    from workbench.engines.base import Given
+    from workbench.records import FinishReason
 
     PerRequest = float | Callable[[Request], float]
     Responses = Mapping[str | Callable[[Request], bool], str] | Callable[[Request], str | None]
@@ -192,9 +193,36 @@ class ScriptedEngine:
             text, n_sent = row.text[n_sent : row.n_certain], row.n_certain
             yield TokenEvent(row.token_ids[-1], text, t_ns, row.finish_reason, row.n_prompt_tokens)
 
+    def logprobs(self, answers: Sequence[Given]) -> list[Logprobs]:
+        """How likely the language model, which knows nothing of planted answers, makes given ones.
+
+        Words that are not in its vocabulary it never says: their log-probability is -inf.
+        """
+        self._check_open()
+        return [self._logprobs(given) for given in answers]
+
     def close(self) -> None:
         """Nothing to free; the engine refuses work from now on."""
         self._closed = True
+
+    def _logprobs(self, given: Given) -> Logprobs:
+        said = given.answer
+        ids = [t for t, _ in _tokenise(said)] if isinstance(said, str) else list(said)
+        ids = ids[:-1] if ids and ids[-1] == EOS else ids
+        params = SamplingParams(max_tokens=max(1, len(ids)))
+        request = Request("", "", 0, given.messages, params, given.adapter, given.tools)
+        row = self._row(request)
+        if row.problem is not None:
+            return Logprobs(error=f"{type(row.problem).__name__}: {row.problem}")
+        before = [ids[:n] for n in range(len(ids))]
+        scores = logits([row.context] * len(ids), [row.adapter] * len(ids), before)
+        whole = np.log(np.exp(scores).sum(axis=1))
+        return Logprobs(
+            tuple(
+                float(row_[i] - all_) if i < N_TOKENS else -np.inf
+                for row_, all_, i in zip(scores, whole, ids, strict=True)
+            )
+        )
 
     def _check_open(self) -> None:
         if self._closed:
@@ -222,7 +250,8 @@ class ScriptedEngine:
     def _row(self, request: Request) -> _Row:
         """Start a row: render the prompt, check that it can be answered, plant what is planted."""
         row = _Row(request)
-        planted = self._planted_failure(request)
+        own = request.prompt_id.startswith(CANARY)  # of no study: nothing is planted there
+        planted = None if own else self._planted_failure(request)
         if isinstance(planted, WorkbenchError | None):
             row.problem = planted
         if planted is None:
@@ -239,7 +268,7 @@ class ScriptedEngine:
                 )
         if row.problem is not None:
             row.finish_reason = "error"
-        elif (text := self._planted_text(request)) is not None:
+        elif not own and (text := self._planted_text(request)) is not None:
             row.planted = [*_tokenise(text), (EOS, b"")]
         return row
 
