@@ -73,6 +73,7 @@ def test_what_an_adapter_holds(tmp_path: Path, dtype: str, width: int) -> None:
     assert file.n_parameters == 2 * (6 + 8) + 2 * (6 + 4)
     size = weights_of(tmp_path / "a").stat().st_size
     assert (file.n_bytes, file.dtype, file.base) == (size, dtype, "some/base")
+    assert (file.name, file.origin, file.base_hash) == ("a", None, None)
     assert size > file.n_parameters * width
     assert (file.rank, file.alpha, file.rslora) == (2, 16, False)
     assert file.targets == ("q_proj", "v_proj")
@@ -130,6 +131,8 @@ def test_a_description(folder: Path) -> None:
         "n_bytes": file.n_bytes,
         "dtype": "F32",
         "base": "some/base",
+        "base_hash": None,
+        "origin": None,
     }
     assert describe(file) == plain
     assert json.loads(json.dumps(describe(file))) == plain

@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from workbench.adapters import AdapterFile, elsewhere, export, hosted_limits, read
 from workbench.errors import AdapterError
+from workbench.training.overlap import FORMAT, RECORD, trained_on
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,6 +129,48 @@ def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.Monkey
         f"{tmp_path / 'out'}: cannot be written ([Errno 28] No space left on device)"
     )
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_record_of_the_training_goes_along(tmp_path: Path) -> None:
+    """What tells what an adapter was trained on, and its card, are in the export byte for byte; other files are not."""
+    file = make(tmp_path / "a")
+    record = {"format": FORMAT, "prompt_hashes": [], "adapter": {"sha256": file.sha256}}
+    (file.path / RECORD).write_text(json.dumps(record))
+    (file.path / "README.md").write_text("# A card\n")
+    (file.path / "losses.csv").write_text("step\n")
+    out = export(file, tmp_path / "out", base="org/base", model_type="gemma")
+    assert sorted(bytes_of(out)) == ["README.md", *NAMES, RECORD]
+    for name in (RECORD, "README.md"):
+        assert bytes_of(out)[name] == bytes_of(file.path)[name]
+    assert trained_on(out, read(out).sha256, []) == []
+
+
+def test_another_base(tmp_path: Path) -> None:
+    """The base that the configuration names can be set, and nothing else changes."""
+    file = make(tmp_path / "a", config={"base_model_name_or_path": "/home/me/model"})
+    out = read(export(file, tmp_path / "out", base="org/base"))
+    assert out.config == file.config | {"base_model_name_or_path": "org/base"}
+    assert out.sha256 == file.sha256
+    assert read(export(file, tmp_path / "same")).base == "/home/me/model"
+
+
+def test_weights_that_change_while_they_are_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written is what was identified, also if the file is replaced after it was looked at."""
+    file = make(tmp_path / "a")
+    other = make(tmp_path / "b", seed=1)
+
+    def then_replaced(path: Path) -> AdapterFile:
+        found = read(path)
+        (path / NAMES[1]).write_bytes(bytes_of(other.path)[NAMES[1]])
+        return found
+
+    monkeypatch.setattr(elsewhere, "read", then_replaced)
+    with pytest.raises(AdapterError) as caught:
+        export(file, tmp_path / "out")
+    assert str(caught.value) == f"{file.path}: has changed since it was read; read it again"
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -252,6 +295,30 @@ def test_quantized_bases(tmp_path: Path, base: str | None, quantized: bool) -> N
         f"Workers AI takes adapters of bases that are not quantized, and this records {base}."
     )
     assert said == ((sentence,) if quantized else ())
+
+
+@pytest.mark.parametrize(
+    ("base", "local"),
+    [
+        ("/home/me/models/qwen", True),
+        ("./qwen", True),
+        ("~/qwen", True),
+        ("C:\\models\\qwen", True),
+        ("models/qwen/v1", True),
+        ("demo", True),
+        ("org/base", False),
+        ("gpt2", False),
+        (None, False),
+    ],
+)
+def test_bases_of_this_machine(tmp_path: Path, base: str | None, *, local: bool) -> None:
+    """A base that is a path here is said, with what to do about it."""
+    said = hosted_limits(make(tmp_path, config={"base_model_name_or_path": base}))
+    sentence = (
+        f"PEFT loads the base that adapter_config.json names, and {base} is known on this machine only; write the base's id "
+        "on the hub with --base."
+    )
+    assert said == ((sentence,) if local else ())
 
 
 def test_names_kept_by_the_service(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import httpx
 import huggingface_hub
 import pytest
+import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -20,9 +21,9 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
-from loras import write_adapter
+from loras import ab, write_adapter
 
-from workbench.adapters import fetch, read
+from workbench.adapters import describe, fetch, read
 from workbench.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -70,6 +71,39 @@ def test_a_cached_adapter_is_read_offline(folder: Path, hub: Path) -> None:
     found = read("org/terse-lora")
     assert (found.path, found.sha256) == (snapshot.resolve(), read(folder).sha256)
     assert fetch("org/terse-lora") == snapshot
+
+
+def test_a_name_and_where_it_is_from(folder: Path, hub: Path) -> None:
+    """An adapter of the hub is called by its repository, not by its commit, and says from which commit it is."""
+    put_in_cache(hub, "org/terse-lora", folder)
+    file = read("org/terse-lora")
+    assert (file.name, file.origin) == ("terse-lora", f"org/terse-lora@{COMMIT}")
+    assert describe(file)["origin"] == f"org/terse-lora@{COMMIT}"
+    again = read(str(file.origin))
+    assert (again.sha256, again.origin) == (file.sha256, file.origin)
+
+
+def test_revisions_and_folders(folder: Path, hub: Path, tmp_path: Path) -> None:
+    """A revision and a folder of a repository are found, and the commit that a branch stood for is told."""
+    source = tmp_path / "repo"
+    shutil.copytree(folder, source / "deep" / "terse")
+    put_in_cache(hub, "org/many", source)
+    file = read("org/many@main:deep/terse")
+    assert (file.name, file.sha256) == ("terse", read(folder).sha256)
+    assert file.origin == f"org/many@{COMMIT}:deep/terse"
+    assert read(str(file.origin)).path == file.path
+    assert refusal("org/many@other:deep/terse") == (
+        "org/many@other:deep/terse: not a folder here, and not to be had from the model hub (HF_HUB_OFFLINE is set)"
+    )
+
+
+def test_a_spec_that_is_none() -> None:
+    """What has not the form is refused with the form."""
+    with pytest.raises(AdapterError) as caught:
+        fetch("a/b/c")
+    assert str(caught.value) == (
+        "a/b/c: not of the form owner/name, owner/name@revision or either:folder"
+    )
 
 
 def test_a_folder_comes_before_the_hub(
@@ -141,7 +175,10 @@ def test_an_id_that_the_hub_does_not_allow(hub: Path) -> None:
     )
 
 
-FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "README.md")
+FILES = (
+    *("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"),
+    *("README.md", "training.json", "losses.csv"),
+)
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -206,6 +243,8 @@ class Hub(BaseHTTPRequestHandler):
 def server(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """A hub on this machine: its address, and the paths it was asked for."""
     (folder / "README.md").write_text("words")
+    (folder / "training.json").write_text("{}")
+    (folder / "losses.csv").write_text("not to be downloaded")
     (folder / "adapter_model.bin").write_bytes(b"not to be downloaded")
     asked: list[str] = []
     handler = type("Handler", (Hub,), {"folder": folder, "asked": asked})
@@ -231,17 +270,22 @@ for spec in sys.argv[1:]:
 
 def read_elsewhere(endpoint: str, cache: Path, *specs: str) -> list[str]:
     """Read adapters in a process whose hub is ``endpoint``: their hashes, or the errors."""
-    env = {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", "PATH": ""}
-    env |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "127.0.0.1"}
-    done = subprocess.run(
-        [sys.executable, "-c", READ, *specs], capture_output=True, text=True, check=False, env=env
-    )
+    done = run_elsewhere(endpoint, cache, "-c", READ, *specs)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
+def run_elsewhere(endpoint: str, cache: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process whose hub is ``endpoint``."""
+    env = {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", "PATH": ""}
+    env |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "127.0.0.1"}
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, env=env
+    )
+
+
 def test_a_hub_for_real(folder: Path, server: tuple[str, list[str]], tmp_path: Path) -> None:
-    """From a real server: the two files are fetched and no other, and every refusal is told apart."""
+    """From a real server: what makes an adapter and tells of its training is fetched and nothing else; every refusal is told apart."""
     endpoint, asked = server
     cache = tmp_path / "home"
     specs = ("org/good", "org/gated", "org/nowhere", "org/broken", "org/pickle")
@@ -253,11 +297,26 @@ def test_a_hub_for_real(folder: Path, server: tuple[str, list[str]], tmp_path: P
     )
     assert nowhere == f"org/nowhere: {head} (no such adapter there, or it is private)"
     assert broken == f"org/broken: {head} (Server disconnected without sending a response.)"
-    assert pickled.endswith(
-        "no adapter_model.safetensors; other kinds of weight file are not loaded"
+    assert pickled == (
+        "org/pickle: adapter_model.bin is a pickle, which can run any program when it is opened, and is not loaded; write it "
+        "as adapter_model.safetensors: workbench adapter org/pickle --convert DIR"
     )
     wanted = {path.rsplit("/", 1)[1] for path in asked if "/resolve/" in path}
-    assert wanted == {"adapter_config.json", "adapter_model.safetensors"}
+    assert wanted == {
+        *("adapter_config.json", "adapter_model.safetensors", "README.md", "training.json"),
+    }
+
+
+def test_a_pickle_of_the_hub_is_converted(
+    folder: Path, server: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    """The advice for a pickle of the hub works as it is given."""
+    content = {key: torch.from_numpy(values) for key, values in ab({Q: (6, 8)}, 2).items()}
+    torch.save(content, folder / "adapter_model.bin")
+    command = ("-m", "workbench.cli", "adapter", "org/pickle", "--convert", str(tmp_path / "out"))
+    done = run_elsewhere(server[0], tmp_path / "home", *command)
+    assert done.returncode == 0, done.stderr
+    assert read(tmp_path / "out").sha256 == read(folder).sha256
 
 
 def test_no_hub_for_real(server: tuple[str, list[str]], folder: Path, tmp_path: Path) -> None:

@@ -174,6 +174,7 @@ ANY = sorted(
     PLAIN
     - {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora"}
     - {"peft_type", "bias", "init_lora_weights"}
+    - {"target_modules", "exclude_modules", "layers_pattern", "layers_to_transform"}
 )
 
 
@@ -251,3 +252,61 @@ def test_a_pattern_without_end(tmp_path: Path) -> None:
     assert refusal(folder, alpha_pattern={f"({pattern})": 3}) == (
         f"the pattern '({pattern})' cannot be used (regex timed out)"
     )
+
+
+@pytest.mark.parametrize("field", ["target_modules", "exclude_modules"])
+def test_expressions_that_cannot_be_used(folder: Path, field: str) -> None:
+    """An expression that is none is told with its fault before PEFT sees it."""
+    assert refusal(folder, **{field: "(q_proj"}) == (
+        "the pattern '(q_proj' cannot be used (missing ) at position 7)"
+    )
+
+
+NAMES = "a text or a list of texts"
+PLAIN_NAMES = "a name such as 'layers', or a list of these"
+NUMBERS = "a whole number, 0 or more, or a list of these"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("target_modules", [1, 2], NAMES),
+        ("target_modules", 7, NAMES),
+        ("target_modules", ["q_proj", None], NAMES),
+        ("exclude_modules", {"a": 1}, NAMES),
+        ("layers_pattern", "(", PLAIN_NAMES),
+        ("layers_pattern", ["layers", "(h"], PLAIN_NAMES),
+        ("layers_pattern", 3, PLAIN_NAMES),
+        ("layers_to_transform", "1", NUMBERS),
+        ("layers_to_transform", [0, -1], NUMBERS),
+        ("layers_to_transform", True, NUMBERS),
+    ],
+)
+def test_fields_that_name_layers(folder: Path, field: str, value: object, allowed: str) -> None:
+    """What says which layers change must be of the kind that PEFT reads."""
+    target = {"target_modules": ["q_proj"]}
+    said = refusal(folder, **target | {field: value})
+    assert said == f"{field} must be {allowed}, got {value!r}"
+
+
+def test_layers_go_with_a_list(folder: Path) -> None:
+    """PEFT takes numbers of layers for a list of modules only."""
+    assert refusal(folder, target_modules=".*q_proj", layers_to_transform=[0]) == (
+        "layers_to_transform goes with a list of target_modules, not with an expression"
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"target_modules": "all-linear"},
+        {"target_modules": None, "exclude_modules": None},
+        {"exclude_modules": ["lm_head"]},
+        {"layers_to_transform": 0, "layers_pattern": "model.layers"},
+        {"layers_to_transform": [0, 5], "layers_pattern": ["layers", "h"]},
+        {"layers_to_transform": [], "layers_pattern": []},
+    ],
+)
+def test_fields_that_name_layers_well(folder: Path, fields: dict[str, Any]) -> None:
+    """Every form that PEFT writes is taken."""
+    assert read(change_config(folder, **fields)).rank == 2

@@ -228,7 +228,7 @@ def test_an_adapter_that_acts_has_its_shift_told(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"hidden_size": 128}, "the shapes do not fit: model.layers.0.self_attn.q_proj takes 128"),
+        ({"hidden_size": 128}, "the shapes do not fit: model.layers.0.self_attn.q_proj has 128"),
         ({"num_hidden_layers": 31}, "weights for model.layers.30.self_attn.q_proj"),
     ],
 )

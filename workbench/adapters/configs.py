@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from workbench.errors import AdapterError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
 ALLOWED: Final = (
@@ -92,6 +93,8 @@ ALTERED: Final = {
 """Starts that take something out of the base's weights; PEFT adds to the name, as in "pissa_niter_16"."""
 
 _PATTERN_SECONDS: Final = 1.0
+_PLAIN_NAME: Final = re.compile(r"[\w.]+", re.ASCII)
+"""Layers go by such names; PEFT would take an expression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,19 +147,29 @@ class Scaling:
 
     def _matching(self, pattern: Mapping[str, float], module: str, otherwise: float) -> float:
         """The value of the first expression that matches a module's name or its end, as PEFT looks it up."""
-        if not pattern:
-            return otherwise
-        import regex  # noqa: PLC0415 - only these need it
-
         for key, value in pattern.items():
-            try:
-                if regex.match(rf"(.*\.)?({key})$", module, timeout=_PATTERN_SECONDS):
-                    return value
-            except (regex.error, TimeoutError) as error:
-                raise AdapterError(
-                    f"{self.where}: the pattern {key!r} cannot be used ({error})"
-                ) from error
+            if _search("match", rf"(.*\.)?({key})$", module, key, self.where):
+                return value
         return pattern.get(module, otherwise)
+
+
+def matching(pattern: str, names: Iterable[str], where: Path) -> list[str]:
+    """Those names that an expression matches from end to end, as target_modules and exclude_modules do.
+
+    Raises:
+        AdapterError: The expression does not come to an end; ``where`` is named.
+    """
+    return [name for name in names if _search("fullmatch", pattern, name, pattern, where)]
+
+
+def _search(how: str, expression: str, name: str, said: str, where: Path) -> bool:
+    """Whether an expression is found in a name; with a limit of time, which the standard library has not."""
+    import regex  # noqa: PLC0415 - only expressions need it
+
+    try:
+        return getattr(regex, how)(expression, name, timeout=_PATTERN_SECONDS) is not None
+    except (regex.error, TimeoutError) as error:
+        raise AdapterError(f"{where}: the pattern {said!r} cannot be used ({error})") from error
 
 
 def read_config(file: Path) -> dict[str, Any]:
@@ -174,9 +187,12 @@ def read_config(file: Path) -> dict[str, Any]:
     kinds, advice = _other_kinds(config)
     if kinds:
         raise AdapterError(f"{file}: does not run here: {', '.join(kinds)}; {ALLOWED}{advice}")
-    wrong = _wrong_numbers(config)
+    wrong = _wrong_numbers(config) + _wrong_targets(config)
     if wrong:
         raise AdapterError(f"{file}: {'; '.join(wrong)}")
+    for field in ("target_modules", "exclude_modules"):
+        if isinstance(config.get(field), str):
+            matching(config[field], [""], file)
     return config
 
 
@@ -262,4 +278,36 @@ def _wrong_numbers(config: dict[str, Any]) -> list[str]:
         ]
     if not isinstance(config.get("use_rslora"), bool | None):
         wrong.append(f"use_rslora must be true or false, got {config['use_rslora']!r}")
+    return wrong
+
+
+def _is_layer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_plain_name(value: object) -> bool:
+    return isinstance(value, str) and _PLAIN_NAME.fullmatch(value) is not None
+
+
+def _wrong_targets(config: dict[str, Any]) -> list[str]:
+    """What is wrong with the fields that say which layers change: PEFT takes them as they come."""
+    rules: tuple[tuple[str, Callable[[object], bool], str], ...] = (
+        ("target_modules", lambda v: isinstance(v, str), "a text or a list of texts"),
+        ("exclude_modules", lambda v: isinstance(v, str), "a text or a list of texts"),
+        ("layers_to_transform", _is_layer, "a whole number, 0 or more, or a list of these"),
+        ("layers_pattern", _is_plain_name, "a name such as 'layers', or a list of these"),
+    )
+    wrong = []
+    for field, right, allowed in rules:
+        value = config.get(field)
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(map(right, values)):
+            wrong.append(f"{field} must be {allowed}, got {value!r}")
+    if (
+        isinstance(config.get("target_modules"), str)
+        and config.get("layers_to_transform") is not None
+    ):
+        wrong.append(
+            "layers_to_transform goes with a list of target_modules, not with an expression"
+        )
     return wrong

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 from workbench.adapters import weights
+from workbench.adapters.bases import QUANTIZED, is_local
 from workbench.adapters.configs import Scaling
-from workbench.adapters.files import peft_key, read, same
-from workbench.adapters.places import CONFIG, WEIGHTS
+from workbench.adapters.files import contents, peft_key, read, same
+from workbench.adapters.places import CARD, CONFIG, RECORD, WEIGHTS
 from workbench.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -32,18 +33,20 @@ VLLM_MODULES: Final = (
 )
 """Linear layers of Llama- and Qwen2-like models by the names that vLLM knows."""
 
-_QUANTIZED: Final = re.compile(r"(?i)(?<![a-z])(awq|gptq|bnb|[a-z]*4bit|int4|gguf)(?![a-z])")
 
-
-def export(file: AdapterFile, out: Path, *, model_type: str | None = None) -> Path:
+def export(
+    file: AdapterFile, out: Path, *, model_type: str | None = None, base: str | None = None
+) -> Path:
     """Write an adapter's two files, named as PEFT, vLLM and the hosted service want them.
 
-    The weights are copied byte by byte; only keys that PEFT would write otherwise are renamed.
+    The weights are copied byte by byte; only keys that PEFT would write otherwise are renamed. The record and the card of
+    its training go along: without the record nobody can tell what it was trained on.
 
     Args:
         file: The adapter.
         out: The folder to write, made if needed. A file that is there already must be the same.
         model_type: Added to adapter_config.json, for the hosted service (see `hosted_limits`).
+        base: Takes the place of the base that adapter_config.json names (base_model_name_or_path).
 
     Returns:
         The folder.
@@ -54,9 +57,12 @@ def export(file: AdapterFile, out: Path, *, model_type: str | None = None) -> Pa
     if not same(read(file.path), file):
         raise AdapterError(f"{file.path}: has changed since it was read; read it again")
     config = file.config | ({"model_type": model_type} if model_type else {})
+    config |= {"base_model_name_or_path": base} if base else {}
     text = json.dumps(config, indent=2) + "\n"  # in its order, which of patterns counts
+    files = {CONFIG: text.encode(), WEIGHTS: _with_peft_keys(contents(file)[0])}
     try:
-        files = {CONFIG: text.encode(), WEIGHTS: _with_peft_keys(file.path / WEIGHTS)}
+        along = [file.path / name for name in (RECORD, CARD)]
+        files |= {found.name: found.read_bytes() for found in along if found.is_file()}
         for name, content in files.items():
             if (out / name).exists() and (out / name).read_bytes() != content:
                 raise AdapterError(f"{out / name}: there already, and not the same; not written")
@@ -78,10 +84,9 @@ def _write(file: Path, content: bytes) -> None:
         half.unlink(missing_ok=True)
 
 
-def _with_peft_keys(file: Path) -> bytes:
+def _with_peft_keys(content: bytes) -> bytes:
     """A weight file with every key as PEFT writes it; the same bytes if they are so already."""
-    content = file.read_bytes()
-    header, start = weights.read_header(file)
+    header, start = weights.read_header(io.BytesIO(content))
     renamed = {key if key == "__metadata__" else peft_key(key): v for key, v in header.items()}
     if renamed == header:
         return content
@@ -98,9 +103,10 @@ def hosted_limits(file: AdapterFile, *, name: str | None = None) -> tuple[str, .
         name: The name it would have on the hosted service, if that is to be checked too.
 
     Returns:
-        Sentences that begin with "Workers AI" or "vLLM"; none if all is well. The limits are those published in 2026.
+        Sentences that begin with "Workers AI", "vLLM" or "PEFT"; none if all is well. The limits are those published in
+        2026.
     """
-    return (*_hosted(file, name), *_vllm(file))
+    return (*_hosted(file, name), *_vllm(file), *_peft(file))
 
 
 def _or(names: Sequence[str]) -> str:
@@ -121,7 +127,7 @@ def _hosted(file: AdapterFile, name: str | None) -> list[str]:
     if kind not in HOSTED_TYPES:
         got = "has none" if kind is None else f"says {kind!r}"
         said.append(f"wants model_type {_or(HOSTED_TYPES)} in {CONFIG}, which {got}")
-    if file.base and _QUANTIZED.search(file.base):
+    if file.base and QUANTIZED.search(file.base):
         said.append(f"takes adapters of bases that are not quantized, and this records {file.base}")
     if name is not None and name.startswith(HOSTED_OWN_NAMES):
         said.append(
@@ -151,3 +157,13 @@ def _vllm(file: AdapterFile) -> list[str]:
     if strange:
         said.append(f"may not know the modules {', '.join(strange)}: it depends on the model")
     return [f"vLLM {text}." for text in said]
+
+
+def _peft(file: AdapterFile) -> list[str]:
+    if file.base is None or not is_local(file.base):
+        return []
+    said = (
+        f"PEFT loads the base that {CONFIG} names, and {file.base} is known on this machine only; "
+        "write the base's id on the hub with --base."
+    )
+    return [said]

@@ -9,9 +9,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from safetensors import SafetensorError, deserialize
+
 from workbench.adapters import weights
 from workbench.adapters.configs import ALLOWED, Scaling, read_config
-from workbench.adapters.places import CONFIG, config_file, find, weight_file
+from workbench.adapters.places import CONFIG, RECORD, WEIGHTS, config_file, find, weight_file
 from workbench.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -41,6 +43,21 @@ _SHOWN: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Numbers:
+    """A tensor's content.
+
+    Attributes:
+        dtype: As safetensors names it, such as "BF16".
+        shape: Its lengths.
+        data: Its bytes.
+    """
+
+    dtype: str
+    shape: Sequence[int]
+    data: bytearray
+
+
+@dataclass(frozen=True, slots=True)
 class AdapterFile:
     """A LoRA adapter on disk, every byte of it checked; nothing of it is kept in memory but this.
 
@@ -55,6 +72,9 @@ class AdapterFile:
         n_bytes: Bytes of adapter_model.safetensors.
         dtype: "F32", "F16" or "BF16"; joined by "+" if the file mixes them.
         base: The base it records (base_model_name_or_path), if any.
+        base_hash: sha256 over the weight files of the base it was trained on, if the workbench trained it.
+        name: What it is called if nobody says otherwise: its folder's name, or that of its repository.
+        origin: ``owner/name@commit``, and ``:folder`` if it lies in one; None if it is not from the hub.
     """
 
     path: Path
@@ -65,6 +85,9 @@ class AdapterFile:
     n_bytes: int
     dtype: str
     base: str | None
+    base_hash: str | None
+    name: str
+    origin: str | None
 
     @property
     def _scaling(self) -> Scaling:
@@ -114,13 +137,15 @@ def read(path: str | Path) -> AdapterFile:
     """Read and check an adapter.
 
     Args:
-        path: Its folder, or, as text ``owner/name``, a repository of the model hub.
+        path: Its folder, or, as text, a repository of the model hub: ``owner/name``, if need be with ``@revision``, and
+            ``:folder`` for a folder in it.
 
     Raises:
         AdapterError: No adapter is there; a file is missing, damaged or a pickle; a number is inf or nan; A, B and the
             configuration disagree; or it is of a kind that does not run here.
     """
-    folder = find(path)
+    place = find(path)
+    folder = place.folder
     where = config_file(folder)
     config = read_config(where)
     file = weight_file(folder)
@@ -131,16 +156,30 @@ def read(path: str | Path) -> AdapterFile:
     _check_ranks(file, shapes, scaling)
     alphas = {module: float(scaling.alpha_of(module)) for module in shapes}
     base = config.get("base_model_name_or_path")
+    sha256 = _content_hash(file, {m: pairs[m] for m in shapes}, alphas, rslora=scaling.rslora)
     return AdapterFile(
         path=folder,
-        sha256=_content_hash(file, {m: pairs[m] for m in shapes}, alphas, rslora=scaling.rslora),
+        sha256=sha256,
         config=config,
         shapes=shapes,
         n_parameters=sum(a[0] * a[1] + b[0] * b[1] for a, b in shapes.values()),
         n_bytes=max(tensor.end for tensor in found),
         dtype="+".join(sorted({tensor.dtype for tensor in found})),
         base=base if isinstance(base, str) and base else None,
+        base_hash=_base_hash(folder, sha256),
+        name=place.name,
+        origin=place.origin,
     )
+
+
+def _base_hash(folder: Path, sha256: str) -> str | None:
+    """The base's weight hash in the record of this very adapter's training; None where there is no such record."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        found = record["base"]["weight_hash"] if record["adapter"]["sha256"] == sha256 else None
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return None
+    return found if isinstance(found, str) and found else None
 
 
 def _some(names: Sequence[str]) -> str:
@@ -252,7 +291,7 @@ def _content_hash(
     rslora: bool,
 ) -> str:
     """sha256 of what the adapter computes, hex; one pass over the file, which also refuses inf and nan."""
-    digest = hashlib.sha256(json.dumps({"alphas": alphas, "rslora": rslora}).encode())
+    digest = _digest(alphas, rslora=rslora)
     named = {
         tensor.key: (module, part)
         for module, pair in pairs.items()
@@ -264,8 +303,7 @@ def _content_hash(
     for tensor, piece in weights.chunks(file, ordered):
         if tensor is not last:
             last = tensor
-            line = [*named[tensor.key], tensor.dtype, tensor.shape]
-            digest.update(f"\n{json.dumps(line)}\n".encode())
+            digest.update(_line(*named[tensor.key], tensor.dtype, tensor.shape))
         digest.update(piece)
         bad["lora_{1} of {0}".format(*named[tensor.key])] += weights.n_not_finite(
             piece, tensor.dtype
@@ -274,6 +312,44 @@ def _content_hash(
     if wrong:
         raise AdapterError(f"{file}: numbers that are inf or nan: {_some(wrong)}")
     return digest.hexdigest()
+
+
+def _digest(alphas: Mapping[str, float], *, rslora: bool) -> hashlib._Hash:
+    return hashlib.sha256(json.dumps({"alphas": alphas, "rslora": rslora}).encode())
+
+
+def _line(module: str, part: str, dtype: str, shape: Sequence[int]) -> bytes:
+    return f"\n{json.dumps([module, part, dtype, shape])}\n".encode()
+
+
+def contents(file: AdapterFile) -> tuple[bytes, dict[str, tuple[Numbers, Numbers]]]:
+    """The weights, read in one go, and only if they are those that were identified.
+
+    Returns:
+        The bytes of the weight file; A and B of each module.
+
+    Raises:
+        AdapterError: They have changed since the adapter was read, or cannot be read.
+    """
+    where = file.path / WEIGHTS
+    try:
+        content = where.read_bytes()
+        found = {peft_key(key): Numbers(**part) for key, part in deserialize(content)}  # type: ignore[no-untyped-call]
+    except (OSError, SafetensorError) as error:
+        raise weights.damaged(where, error) from error
+    digest = _digest({m: float(alpha) for m, alpha in file.alphas.items()}, rslora=file.rslora)
+    halves: dict[str, tuple[Numbers, Numbers]] = {}
+    for module in file.shapes:
+        pair = [found.get(f"{PREFIX}{module}.lora_{part}.weight") for part in "AB"]
+        for part, numbers in zip("AB", pair, strict=True):
+            if numbers is not None:
+                digest.update(_line(module, part, numbers.dtype, numbers.shape))
+                digest.update(numbers.data)
+        if pair[0] is not None and pair[1] is not None:
+            halves[module] = (pair[0], pair[1])
+    if digest.hexdigest() != file.sha256:
+        raise AdapterError(f"{file.path}: has changed since it was read; read it again")
+    return content, halves
 
 
 def same(a: AdapterFile, b: AdapterFile) -> bool:
@@ -286,7 +362,7 @@ def describe(file: AdapterFile) -> dict[str, Any]:
 
     Returns:
         path, sha256, rank (the largest), ranks (those that occur, if they differ), alpha and scale (one number, or the
-        least and the greatest), rslora, targets, n_modules, n_parameters, n_bytes, dtype, base.
+        least and the greatest), rslora, targets, n_modules, n_parameters, n_bytes, dtype, base, base_hash, origin.
     """
     ranks = sorted(set(file.ranks.values()))
     return {
@@ -303,6 +379,8 @@ def describe(file: AdapterFile) -> dict[str, Any]:
         "n_bytes": file.n_bytes,
         "dtype": file.dtype,
         "base": file.base,
+        "base_hash": file.base_hash,
+        "origin": file.origin,
     }
 
 

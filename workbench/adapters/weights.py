@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -55,7 +55,8 @@ def tensors(file: Path) -> list[Tensor]:
             keys = sorted(opened.keys())
             parts = {key: opened.get_slice(key) for key in keys}
             kinds = {k: (str(p.get_dtype()), tuple(p.get_shape())) for k, p in parts.items()}
-        header, start = read_header(file)
+        with file.open("rb") as opened:
+            header, start = read_header(opened)
         places = {key: header[key]["data_offsets"] for key in keys}
     # The file may change between the two readings.
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError) as error:
@@ -68,11 +69,10 @@ def damaged(file: Path, why: object) -> AdapterError:
     return AdapterError(f"{file}: truncated or damaged ({why}); copy or download it again")
 
 
-def read_header(file: Path) -> tuple[dict[str, Any], int]:
+def read_header(opened: BinaryIO) -> tuple[dict[str, Any], int]:
     """A safetensors file's header, and the byte where its data begin (8 bytes of length, the header, the data)."""
-    with file.open("rb") as opened:
-        length = int.from_bytes(opened.read(8), "little")
-        return json.loads(opened.read(length), object_pairs_hook=_once), 8 + length
+    length = int.from_bytes(opened.read(8), "little")
+    return json.loads(opened.read(length), object_pairs_hook=_once), 8 + length
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,10 +10,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from workbench.records import BASE
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from workbench.params import SamplingParams
     from workbench.records import Generation, Message, Request, TokenEvent
 
 
@@ -140,4 +143,64 @@ class LoadsAdapters(Protocol):
         Raises:
             AdapterError: It is not loaded, or in use.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An answer that is not drawn but given, to be read after its prompt.
+
+    Attributes:
+        messages: The chat it answers.
+        answer: Its text, or its tokens as this engine drew them; an end token at its end is not read.
+        adapter: Adapter name, or "base".
+        tools: Tool definitions handed to the chat template, if any.
+    """
+
+    messages: tuple[Message, ...]
+    answer: str | tuple[int, ...]
+    adapter: str = BASE
+    tools: tuple[dict[str, Any], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Logprobs:
+    """How likely an answer is to a model.
+
+    Attributes:
+        nats: Log-probability of each token given the prompt and the tokens before it, nats; at temperature 1, with no
+            penalty and nothing cut off.
+        error: Why it could not be read; ``nats`` is empty then.
+    """
+
+    nats: tuple[float, ...] = ()
+    error: str | None = None
+
+
+@runtime_checkable
+class GivesLogprobs(Protocol):
+    """An engine that says how likely given answers are to its model."""
+
+    def logprobs(self, answers: Sequence[Given]) -> list[Logprobs]:
+        """Read answers after their prompts, the model's chat template applied. Those to one prompt share its reading.
+
+        Args:
+            answers: Best with those to the same prompt and adapter side by side.
+
+        Returns:
+            One for each, in order. One that cannot be read (too long, unknown adapter) has an ``error``.
+
+        Raises:
+            OutOfMemory: Not even one answer fits.
+            EngineUnavailable: The engine is closed.
+        """
+        ...
+
+
+@runtime_checkable
+class SaysEffective(Protocol):
+    """An engine that knows where it does otherwise than asked."""
+
+    def effective(self, params: SamplingParams) -> SamplingParams:
+        """The settings that act when these are asked for: clamped, or off, where the engine does that."""
         ...

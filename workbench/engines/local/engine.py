@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections import OrderedDict
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
-import psutil
 import torch
 from jinja2 import TemplateError
 
 from workbench import adapters as adapter_files
+from workbench.engines.base import Logprobs
+from workbench.engines.local import reading
 from workbench.engines.local.cache import kv_bytes_per_token, round_up
 from workbench.engines.local.decode import Batch, Memory, Prefill, prefill
-from workbench.engines.local.probe import INERT_NATS, PROBES, shift_nats
+from workbench.engines.local.memory import free_bytes, is_out_of_memory
+from workbench.engines.local.probe import PROBES
+from workbench.engines.local.probe import load as load_probed
 from workbench.engines.local.text import StopTokens, StreamText
 from workbench.engines.local.waiting import Waiting, seeded
 from workbench.errors import (
     AdapterError,
-    AdapterInert,
     ContextOverflow,
     EngineError,
     EngineUnavailable,
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from workbench.engines.base import EngineInfo
+    from workbench.engines.base import EngineInfo, Given
     from workbench.engines.local.loader import LoadedModel
     from workbench.engines.local.lora import Adapters, LoadedAdapter
     from workbench.records import Message
@@ -43,14 +47,6 @@ MAX_ROWS: Final = {"cpu": 72, "cuda": 512}
 _PREFILLS_KEPT: Final = 4
 _MEMORY_SHARE: Final = 0.5
 """Share of the free memory, after loading, that keys and values may take."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """True for the ways torch says that memory ran out."""
-    words = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(w in str(error) for w in words)
-    )
 
 
 class LocalEngine:
@@ -67,16 +63,11 @@ class LocalEngine:
         self._loaded: LoadedModel | None = loaded
         device = torch.device(loaded.info.device)
         self.max_rows = max_rows or MAX_ROWS.get(device.type, 72)
-        free = (
-            torch.cuda.mem_get_info(device)[0]
-            if device.type == "cuda"
-            else psutil.virtual_memory().available
-        )
-        self.memory_bytes = int(memory_gib * 2**30) if memory_gib else int(free * _MEMORY_SHARE)
+        given = memory_gib * 2**30 if memory_gib else free_bytes(device) * _MEMORY_SHARE
+        self.memory_bytes = int(given)
         self._eos = torch.tensor(loaded.eos_token_ids, dtype=torch.int64, device=device)
         self._stops = StopTokens(loaded.tokenizer, loaded.model.config.vocab_size, device)
         self._kv_bytes = kv_bytes_per_token(loaded.model.config, loaded.model.dtype.itemsize)
-        self._adapters: Adapters = loaded.adapters
         self._running: list[Batch] = []
         self._memory: Memory | None = None
         self._prefills: OrderedDict[tuple[int, tuple[int, ...]], Prefill] = OrderedDict()
@@ -103,6 +94,10 @@ class LocalEngine:
         return self._loaded
 
     @property
+    def _adapters(self) -> Adapters:
+        return self._model.adapters
+
+    @property
     def model(self) -> Any:
         """The transformers model."""
         return self._model.model
@@ -115,7 +110,6 @@ class LocalEngine:
     @property
     def adapters(self) -> dict[str, LoadedAdapter]:
         """The adapters that are loaded, by name."""
-        self._model  # noqa: B018 - refuses a closed engine
         return dict(self._adapters.loaded)
 
     def load_adapter(
@@ -130,9 +124,10 @@ class LocalEngine:
         """Load a LoRA adapter beside those there are; the model stays, and answers being decoded go on.
 
         Args:
-            path: A folder that PEFT wrote, or a Hugging Face id.
-            name: As requests name it; by default the folder's name.
-            replace: Take the place of a loaded adapter of this name, if that is another one.
+            path: A folder that PEFT wrote, or a Hugging Face id (``owner/name``, ``owner/name@revision``).
+            name: As requests name it; by default that of the folder or of the repository.
+            replace: Take the place of a loaded adapter of this name, if that is another one. That one stays if the new
+                one is refused; requests that were waiting for it fail.
             allow_inert: Also load an adapter that changes nothing.
             probe: What it is tried on, see ``workbench.engines.local.probe``: user's words, or chats; by default some of its own.
 
@@ -143,12 +138,11 @@ class LocalEngine:
             AdapterError: The file cannot be used, or another adapter has the name.
             AdapterMismatch: It does not fit the model.
             AdapterInert: It changes nothing.
+            EngineError: The chat template refuses a probe, or memory runs out.
         """
-        self._model  # noqa: B018 - refuses a closed engine
+        info = self._model.info
         file = adapter_files.read(path)
-        name = name or file.path.resolve().name
-        if name == BASE:
-            raise AdapterError(f"{file.path}: the name 'base' means no adapter; give another name")
+        name = adapter_files.checked_name(name or file.name, file.path)
         old = self._adapters.loaded.get(name)
         if old is not None and old.file.sha256 == file.sha256:
             if not (old.inert and not allow_inert):
@@ -160,19 +154,14 @@ class LocalEngine:
             )
         if old is not None:
             self._refuse_in_use(name)
-        loaded = self._adapters.load(name, file)
-        texts = [self._render(chat(words), None)[0] for words in probe or PROBES]
-        shift = shift_nats(self._adapters, name, texts, self._eos.device)
-        loaded = loaded.probed(shift, inert=not shift >= INERT_NATS)
-        if loaded.inert and not allow_inert:
-            self._adapters.unload(name)
-            raise AdapterInert(
-                f"adapter {name!r} ({file.path}) changes nothing: over {len(texts)} prompts the log-probability of a "
-                f"token moves by {shift:.1g} nats on average, and less than {INERT_NATS:g} is no effect; train it, or "
-                "allow it with allow_inert: true"
-            )
-        self._adapters.note(loaded)
-        return loaded
+        return load_probed(
+            self._adapters,
+            (name, file),
+            [self._render(chat(words), None)[0] for words in probe or PROBES],
+            self._eos.device,
+            allow_inert=allow_inert,
+            base_matches=adapter_files.base_matches(file, info.model, info.weight_hash),
+        )
 
     def unload_adapter(self, name: str) -> None:
         """Take an adapter out; the model is then as if it had never been there.
@@ -180,7 +169,6 @@ class LocalEngine:
         Raises:
             AdapterError: It is not loaded, or answers with it are being decoded.
         """
-        self._model  # noqa: B018 - refuses a closed engine
         self._adapters.get(name)
         self._refuse_in_use(name)
         self._adapters.unload(name)
@@ -193,7 +181,9 @@ class LocalEngine:
     def close(self) -> None:
         """Free the model."""
         self._loaded = self._memory = None
-        self._prefills.clear()
+        self._running, self._prefills = [], OrderedDict()
+        self._rendered.clear()
+        gc.collect()  # parts of a model refer to each other
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -234,11 +224,12 @@ class LocalEngine:
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
         """Answer every request; see :class:`workbench.engines.base.Engine`."""
         waiting = Waiting(requests)
+        begun = {name: adapter.file.sha256 for name, adapter in self.adapters.items()}
         batch = self._new_batch()
         try:
             while True:
                 try:
-                    yield from self._admit(batch, waiting)
+                    yield from self._admit(batch, waiting, begun)
                     if not batch.active:
                         return
                     yield from batch.step()
@@ -247,7 +238,7 @@ class LocalEngine:
                         raise
                     waiting.put_back(batch.requests)
                     n_active, length = batch.active, batch.shape[1]
-                    self._running.remove(batch)
+                    self._running = [other for other in self._running if other is not batch]
                     batch = self._new_batch()
                     self._halve(n_active, length, error)
         finally:
@@ -279,6 +270,49 @@ class LocalEngine:
             raise
         finally:
             self._keep_memory(batch)
+
+    def logprobs(self, answers: Sequence[Given]) -> list[Logprobs]:
+        """How likely given answers are; see :class:`workbench.engines.base.GivesLogprobs`."""
+        found: list[Logprobs] = []
+        limit, ends = self.info.context_length, self._model.eos_token_ids
+        for group in reading.by_prompt(answers):
+            first = group[0]
+            try:
+                self._adapters.slots([first.adapter])
+                ids, text = self._render(first.messages, first.tools)
+            except (EngineError, AdapterError) as error:
+                found += [Logprobs(error=f"{type(error).__name__}: {error}")] * len(group)
+                continue
+            ends = self._model.eos_token_ids
+            tokens = [reading.tokens_of(self.tokenizer, given.answer, ends) for given in group]
+            read = partial(self._read, first.adapter, ids, text)
+            found += reading.fitting(tokens, limit - len(ids), read)
+        return found
+
+    def _read(
+        self, adapter: str, ids: tuple[int, ...], text: str, answers: list[list[int]]
+    ) -> Iterator[tuple[float, ...]]:
+        """Read answers to one prompt, as many at once as memory holds."""
+        while answers:
+            n = max(map(len, answers))
+            vocabulary = self.model.config.get_text_config().vocab_size
+            need = reading.row_bytes(len(ids) + n, n, vocabulary, self._kv_bytes)
+            rows = max(1, min(self.max_rows, self.memory_bytes // need))
+            try:
+                prompt = self._prefill(adapter, ids, text)
+                read = reading.read(self._adapters, adapter, prompt, answers[:rows])
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._halve(rows, len(ids) + n, error)
+                continue
+            answers = answers[rows:]
+            yield from read
+
+    def effective(self, params: SamplingParams) -> SamplingParams:
+        """The settings that act: a top_k of the whole vocabulary or more is off."""
+        vocabulary = self.model.config.get_text_config().vocab_size
+        return params if (params.top_k or 0) < vocabulary else params.replace(top_k=None)
 
     def render(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None
@@ -326,10 +360,17 @@ class LocalEngine:
                 self._rendered.popitem(last=False)
         return self._rendered[key]
 
-    def _checked(self, request: Request) -> tuple[tuple[int, ...], str]:
-        """The rendered prompt of a request that can be answered."""
+    def _checked(
+        self, request: Request, begun: dict[str, str] | None = None
+    ) -> tuple[tuple[int, ...], str]:
+        """The rendered prompt of a request that can be answered, by the adapter that had its name when all began."""
         if request.adapter != BASE:
-            self._adapters.get(request.adapter)
+            now = self._adapters.get(request.adapter).file.sha256
+            was = now if begun is None else begun.setdefault(request.adapter, now)
+            if now != was:
+                raise AdapterError(
+                    f"adapter {request.adapter!r} was replaced ({was[:12]} by {now[:12]}) while this request waited; ask again"
+                )
         ids, text = self._render(request.messages, request.tools)
         limit = self.info.context_length
         if len(ids) + request.params.max_tokens > limit:
@@ -343,12 +384,13 @@ class LocalEngine:
         """Rows of a length that the memory budget holds, at most max_rows."""
         return min(self.max_rows, self.memory_bytes // (self._kv_bytes * round_up(length)))
 
-    def _admit(self, batch: Batch, waiting: Waiting) -> Iterator[Generation]:
+    def _admit(self, batch: Batch, waiting: Waiting, begun: dict[str, str]) -> Iterator[Generation]:
         """Fill the batch up from the waiting requests, a prompt at a time."""
         while waiting:
+            self._model  # noqa: B018 - refuses a closed engine
             request = waiting.head
             try:
-                ids, text = self._checked(request)
+                ids, text = self._checked(request, begun)
             except (EngineError, AdapterError) as error:
                 waiting.take(1)
                 yield Generation.failed(request, f"{type(error).__name__}: {error}")

@@ -5,40 +5,40 @@ has no weights. Decoding then needs, in each such layer and for all rows at once
 
     y = W x + B (s * (A x))
 
-with the A of all adapters stacked, (R, K), their B side by side, (N, R), and s the scale of the row's own adapter in its
-columns and 0 in all others (Hu et al. 2021, equation 3). That is two small products however many adapters and rows there
-are, where PEFT's own ``adapter_names`` takes two for every adapter and hooks every layer anew at each step. A row without
-adapter gets exactly + 0.
+with the A of the adapters that rows of the batch have stacked, (R, K), their B side by side, (N, R), and s the scale of the
+row's own adapter in its columns and 0 in all others (Hu et al. 2021, equation 3). That is two small products however many
+adapters and rows there are, where PEFT's own ``adapter_names`` takes two for every adapter and hooks every layer anew at
+each step. Adapters that are loaded and not in the batch cost nothing. A row without adapter gets exactly + 0, and what
+overflows in one row's adapter stays in that row.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from workbench.adapters import WEIGHTS, describe, peft_key
+from workbench.adapters import CONFIG, contents, describe, matching, peft_fields
 from workbench.engines.local.dense import PackedLinear
 from workbench.errors import AdapterError, AdapterMismatch
 from workbench.records import BASE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from workbench.adapters import AdapterFile
+    from workbench.adapters import AdapterFile, Numbers
 
-_PREFIX: Final = "base_model.model."
+_DTYPES: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _READ_BY_PEFT: Final = (
-    *("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern"),
-    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+    *("r", "lora_alpha", "use_rslora", "target_modules", "exclude_modules"),
+    *("layers_to_transform", "layers_pattern"),
 )
 """Fields of adapter_config.json that say which layers change, and how strongly; the others are only about training."""
 
@@ -55,6 +55,7 @@ class LoadedAdapter:
         shift_nats: Mean change of the log-probability of a token against the base model, absolute, nats; None before the
             probe.
         inert: The shift is too small to matter.
+        base_matches: Whether it was trained on this model; None if that cannot be told.
     """
 
     name: str
@@ -63,60 +64,97 @@ class LoadedAdapter:
     modules: tuple[str, ...]
     shift_nats: float | None = None
     inert: bool = False
+    base_matches: bool | None = None
 
-    def probed(self, shift_nats: float, *, inert: bool) -> LoadedAdapter:
-        """The same with what the probe found."""
-        return replace(self, shift_nats=shift_nats, inert=inert)
+    @property
+    def kinds(self) -> dict[str, int]:
+        """How many layers of each kind it changes, by the last part of their names."""
+        return dict(sorted(Counter(map(_kind, self.modules)).items()))
 
     def to_dict(self) -> dict[str, Any]:
         """For the manifest: plain values."""
-        found = {"n_matched": len(self.modules), "shift_nats": self.shift_nats, "inert": self.inert}
-        return describe(self.file) | found
+        return describe(self.file) | {
+            "n_matched": len(self.modules),
+            "matched": self.kinds,
+            "shift_nats": self.shift_nats,
+            "inert": self.inert,
+            "base_matches": self.base_matches,
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """An adapter in one layer: A (r, K), B (N, r), and the scale of their product."""
+    """One adapter in one layer, or several side by side.
 
-    a: Tensor
-    b: Tensor
-    scale: float
+    Attributes:
+        down: All A, (R, K).
+        up: All B, (N, R).
+        scales: What each column's product is multiplied by, (R,).
+        owners: Slot of the adapter that each column is of, int64 (R,).
+        columns: The same, as (slot, rank) of one adapter after the other.
+    """
+
+    down: nn.Linear
+    up: nn.Linear
+    scales: Tensor
+    owners: Tensor
+    columns: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, slot: int, a: Tensor, b: Tensor, scale: float) -> Part:
+        """An adapter's part: A (r, K), B (N, r), and the scale of their product."""
+        rank = a.shape[0]
+        owners = torch.full((rank,), slot, device=a.device)
+        return cls(_linear(a), _linear(b), a.new_full((rank,), scale), owners, ((slot, rank),))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Part]) -> Part:
+        """Several parts of a layer as one."""
+        return cls(
+            _linear(torch.cat([part.down.weight for part in parts])),
+            _linear(torch.cat([part.up.weight for part in parts], 1)),
+            torch.cat([part.scales for part in parts]),
+            torch.cat([part.owners for part in parts]),
+            tuple(column for part in parts for column in part.columns),
+        )
 
 
 class RowAdapters:
-    """Which adapter each row of a forward pass has; shared by all layers of a model."""
+    """Which adapter each row of a forward pass has; shared by all layers of a model.
+
+    Attributes:
+        present: Slots of the adapters that rows have, in order; empty where all is the base model.
+    """
 
     def __init__(self) -> None:
+        self.present: tuple[int, ...] = ()
         self._slots: Tensor | None = None
-        self._scales: dict[int, Tensor] = {}
-        self._on = False
+        self._found: tuple[int, ...] = ()
+        self._own: dict[tuple[tuple[int, int], ...], Tensor] = {}
 
     @contextlib.contextmanager
     def use(self, slots: Tensor | None) -> Iterator[None]:
         """Inside, rows have these slots, int64 (rows,), 0 = none; without them, and outside, it is the base model."""
         if slots is not self._slots:
-            self._slots, self._scales = slots, {}
-        self._on = slots is not None
+            self._slots, self._own = slots, {}
+            self._found = () if slots is None else tuple(sorted(set(slots.tolist()) - {0}))
+        self.present = self._found
         try:
             yield
         finally:
-            self._on = False
+            self.present = ()
 
-    def scales(self, table: Tensor) -> Tensor | None:
-        """Scale of every column for every row, (rows, 1, R), from a table (slots, R); None without adapters.
+    def own(self, part: Part, inner: Tensor) -> Tensor:
+        """Columns of each row's own adapter, all others 0, whatever was in them; (rows, n, R).
 
-        Found once for the same rows and table, since most layers share a table and most steps their rows.
+        Which they are is found once for the same rows, since most layers have the same columns and most steps their rows.
         """
-        if not self._on:
-            return None
-        found = self._scales.get(id(table))
-        if found is None:
-            found = self._scales[id(table)] = table[self._slots].unsqueeze(1)
-        return found
-
-    def forget(self) -> None:
-        """Tables have changed."""
-        self._slots, self._scales = None, {}
+        own = self._own.get(part.columns)
+        if own is None:
+            assert self._slots is not None
+            own = (self._slots[:, None] == part.owners)[:, None]
+            self._own[part.columns] = own
+        return torch.where(own, inner, 0.0)
 
 
 class MixedLinear(nn.Module):
@@ -132,9 +170,7 @@ class MixedLinear(nn.Module):
         self.base = base
         self.parts: dict[int, Part] = {}
         self._rows = rows
-        self._down: nn.Module | None = None
-        self._up: nn.Module | None = None
-        self._table: Tensor | None = None
+        self._joined: tuple[tuple[int, ...], Part | None] = ((), None)
 
     @property
     def weight(self) -> Tensor:
@@ -142,22 +178,29 @@ class MixedLinear(nn.Module):
         weight: Tensor = self.base.weight
         return weight
 
-    def stack(self, table: Tensor) -> None:
-        """Lay the parts side by side; the columns of ``table`` are in the order of ``parts``."""
-        a, b = zip(*((part.a, part.b) for part in self.parts.values()), strict=True)
-        self._down, self._up = _linear(torch.cat(a)), _linear(torch.cat(b, 1))
-        self._table = table
+    def only(self, slots: Collection[int]) -> None:
+        """Keep the parts of these adapters, and drop the others."""
+        self.parts = {slot: part for slot, part in self.parts.items() if slot in slots}
+        if not set(self._joined[0]) <= set(slots):
+            self._joined = ((), None)
+
+    def part(self, present: Sequence[int]) -> Part | None:
+        """The parts of these adapters as one; None if none of them changes this layer."""
+        mine = tuple(slot for slot in present if slot in self.parts)
+        if len(mine) < 2:
+            return self.parts[mine[0]] if mine else None
+        if self._joined[0] != mine:
+            self._joined = (mine, Part.joined([self.parts[slot] for slot in mine]))
+        return self._joined[1]
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, n, K) to (rows, n, N)."""
         out: Tensor = self.base(x)
-        scales = None if self._table is None else self._rows.scales(self._table)
-        if scales is None:
+        part = self.part(self._rows.present)
+        if part is None:
             return out
-        assert self._down is not None
-        assert self._up is not None
-        inner = self._down(x.to(scales.dtype)) * scales
-        added: Tensor = self._up(inner)
+        inner = part.down(x.to(part.scales.dtype)) * part.scales
+        added: Tensor = part.up(self._rows.own(part, inner))
         return out + added.to(out.dtype)
 
 
@@ -208,31 +251,32 @@ class Adapters:
             raise AdapterError(f"adapter {name!r} is not loaded; loaded: {known}")
         return self._loaded[name]
 
-    def load(self, name: str, file: AdapterFile) -> LoadedAdapter:
-        """Put an adapter into the model's layers; one of this name is replaced.
+    @contextlib.contextmanager
+    def trying(self, name: str, file: AdapterFile) -> Iterator[LoadedAdapter]:
+        """Inside, an adapter is in the model's layers under a slot that no request knows; at the end it is gone unless kept.
 
         Raises:
             AdapterMismatch: It does not fit the model.
             AdapterError: Its weights cannot be read.
         """
-        parts = parts_of(self.model, file, self._device, self._dtype)
-        if name in self._loaded:
-            self._take_out(self._loaded.pop(name).slot)
         self._slots += 1
-        for module, part in parts.items():
-            layer = self.model.get_submodule(module)
-            if not isinstance(layer, MixedLinear):
-                assert isinstance(layer, nn.Linear)
-                layer = MixedLinear(layer, self.rows)
-                self.model.set_submodule(module, layer)
-            layer.parts[self._slots] = part
-        self._loaded[name] = LoadedAdapter(name, file, self._slots, tuple(parts))
-        self._restack()
-        return self._loaded[name]
+        try:
+            parts = parts_of(self.model, file, self._slots, self._device, self._dtype)
+            for module, part in parts.items():
+                layer = self.model.get_submodule(module)
+                if not isinstance(layer, MixedLinear):
+                    assert isinstance(layer, nn.Linear)
+                    layer = MixedLinear(layer, self.rows)
+                    self.model.set_submodule(module, layer)
+                layer.parts[self._slots] = part
+            yield LoadedAdapter(name, file, self._slots, tuple(parts))
+        finally:
+            self._tidy()
 
-    def note(self, adapter: LoadedAdapter) -> None:
-        """Keep what the probe found."""
-        self._loaded[adapter.name] = adapter
+    def keep(self, adapter: LoadedAdapter) -> None:
+        """Let requests have an adapter that is being tried; the one that had its name goes."""
+        others = {name: other for name, other in self._loaded.items() if name != adapter.name}
+        self._loaded = others | {adapter.name: adapter}
 
     def unload(self, name: str) -> None:
         """Take an adapter out; layers that no adapter changes any more are the base's own again.
@@ -240,64 +284,43 @@ class Adapters:
         Raises:
             AdapterError: It is not loaded.
         """
-        self._take_out(self.get(name).slot)
+        self.get(name)
         del self._loaded[name]
-        self._restack()
+        self._tidy()
 
-    def _take_out(self, slot: int) -> None:
-        for module, layer in list(self._mixed()):
-            layer.parts.pop(slot, None)
-            if not layer.parts:
-                self.model.set_submodule(module, layer.base)
-
-    def _mixed(self) -> Iterator[tuple[str, MixedLinear]]:
-        yield from [(n, m) for n, m in self.model.named_modules() if isinstance(m, MixedLinear)]
-
-    def _restack(self) -> None:
-        tables: dict[tuple[Any, ...], Tensor] = {}
-        for _, layer in self._mixed():
-            layout = tuple((slot, p.a.shape[0], p.scale) for slot, p in layer.parts.items())
-            if layout not in tables:
-                tables[layout] = self._table(layout)
-            layer.stack(tables[layout])
-        self.rows.forget()
-
-    def _table(self, layout: Sequence[tuple[int, int, float]]) -> Tensor:
-        """Scale by slot and column, (slots + 1, R)."""
-        table = torch.zeros(self._slots + 1, sum(r for _, r, _ in layout), dtype=self._dtype)
-        start = 0
-        for slot, rank, scale in layout:
-            table[slot, start : start + rank] = scale
-            start += rank
-        return table.to(self._device)
+    def _tidy(self) -> None:
+        """Take out of the layers what is not loaded."""
+        slots = {adapter.slot for adapter in self._loaded.values()}
+        for name, layer in list(self.model.named_modules()):
+            if isinstance(layer, MixedLinear):
+                layer.only(slots)
+                if not layer.parts:
+                    self.model.set_submodule(name, layer.base)
 
 
 # ------------------------------------------------------------------------------------------------- reading
 
 
 def parts_of(
-    model: Any, file: AdapterFile, device: torch.device, dtype: torch.dtype
+    model: Any, file: AdapterFile, slot: int, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Part]:
     """An adapter's parts by layer, checked against the model.
 
     Raises:
         AdapterMismatch: A layer is missing, or has other sizes.
-        AdapterError: The weights cannot be read.
+        AdapterError: The weights cannot be read, or are not those that were identified.
     """
     layers = fit(model, file)
-    try:
-        tensors = load_file(file.path / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise AdapterError(f"{file.path}: the weights cannot be read ({error})") from error
-    halves = {peft_key(key).removeprefix(_PREFIX): tensor for key, tensor in tensors.items()}
-    return {
-        name: Part(
-            halves[f"{name}.lora_A.weight"].to(device, dtype),
-            halves[f"{name}.lora_B.weight"].to(device, dtype),
-            scale,
-        )
-        for name, scale in layers.items()
-    }
+    _, halves = contents(file)
+    parts = {}
+    for name, scale in layers.items():
+        a, b = (_tensor(numbers).to(device, dtype) for numbers in halves[name])
+        parts[name] = Part.of(slot, a, b, scale)
+    return parts
+
+
+def _tensor(numbers: Numbers) -> Tensor:
+    return torch.frombuffer(numbers.data, dtype=_DTYPES[numbers.dtype]).reshape(*numbers.shape)
 
 
 def fit(model: nn.Module, file: AdapterFile) -> dict[str, float]:
@@ -305,6 +328,7 @@ def fit(model: nn.Module, file: AdapterFile) -> dict[str, float]:
 
     Raises:
         AdapterMismatch: PEFT finds no such layers, the file has weights for others, or the shapes differ.
+        AdapterError: An expression in adapter_config.json does not come to an end.
     """
     found = _injected(model, file)
     unmatched = sorted(set(file.shapes) - set(found))
@@ -318,34 +342,59 @@ def fit(model: nn.Module, file: AdapterFile) -> dict[str, float]:
         raise AdapterMismatch(
             f"{_told(file)}: adapter_config.json names {_some(empty)}, for which the file has no weights"
         )
-    misfits = []
+    misfits: dict[tuple[str, str], list[str]] = {}
     for name, layer in found.items():
-        if not isinstance(layer.get_base_layer(), nn.Linear):
-            kind = type(layer.get_base_layer()).__name__
+        base = layer.get_base_layer()
+        if not isinstance(base, nn.Linear):
             raise AdapterMismatch(
-                f"{_told(file)}: {name} is a {kind} layer; only adapters of linear layers can be used"
+                f"{_told(file)}: {name} is a {type(base).__name__} layer; only adapters of linear layers can be used"
             )
         (rank, k), (n, _) = file.shapes[name]
-        base = layer.get_base_layer()
         if (k, n) != (base.in_features, base.out_features):
-            misfits.append(
-                f"{name} takes {k} inputs to {n} outputs, in the model {base.in_features} to {base.out_features}"
+            said = (
+                f"{k} inputs to {n} outputs, in the model {base.in_features} to {base.out_features}"
             )
         elif rank != layer.r["default"]:
-            misfits.append(f"{name} has rank {rank}, by adapter_config.json {layer.r['default']}")
+            said = f"rank {rank}, by adapter_config.json {layer.r['default']}"
+        else:
+            continue
+        misfits.setdefault((_kind(name), said), []).append(name)
     if misfits:
-        more = f" (and {len(misfits) - 1} more)" if len(misfits) > 1 else ""
-        raise AdapterMismatch(f"{_told(file)}: the shapes do not fit: {misfits[0]}{more}")
+        raise AdapterMismatch(
+            f"{_told(file)}: the shapes do not fit: {'; '.join(map(_misfit, misfits, misfits.values()))}"
+        )
     return {name: float(layer.scaling["default"]) for name, layer in found.items()}
+
+
+def _kind(module: str) -> str:
+    return module.rsplit(".", 1)[-1]
+
+
+def _misfit(kind: tuple[str, str], names: Sequence[str]) -> str:
+    """Layers of one kind that differ in the same way."""
+    more = f", and so do {len(names) - 1} more {kind[0]}" if len(names) > 1 else ""
+    return f"{names[0]} has {kind[1]}{more}"
 
 
 def _injected(model: Any, file: AdapterFile) -> dict[str, Any]:
     """PEFT's layers for this adapter, made in a copy of the model that has no weights."""
-    said = {name: file.config[name] for name in _READ_BY_PEFT if name in file.config}
     with torch.device("meta"):
         skeleton = type(model)(copy.deepcopy(model.config))
+    said = {name: file.config[name] for name in _READ_BY_PEFT if name in file.config}
+    # PEFT looks expressions up without a limit of time, so it gets the names that they match.
+    names = [name for name, _ in skeleton.named_modules() if name]
+    for field in ("target_modules", "exclude_modules"):
+        expression = said.get(field)
+        if isinstance(expression, str) and expression.lower() != "all-linear":
+            said[field] = matching(expression, names, file.path / CONFIG)
+    if said.get("target_modules") == []:
+        raise AdapterMismatch(
+            f"{_told(file)}: target_modules {file.config['target_modules']!r} of adapter_config.json names no layer of the "
+            "loaded model"
+        )
+    patterns = {name: value for name, value in peft_fields(file).items() if "pattern" in name}
     try:
-        inject_adapter_in_model(LoraConfig(**said), skeleton, low_cpu_mem_usage=True)
+        inject_adapter_in_model(LoraConfig(**said | patterns), skeleton, low_cpu_mem_usage=True)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise AdapterMismatch(f"{_told(file)}: {' '.join(str(error).split())}") from error
     return {
