@@ -45,6 +45,7 @@ bench: env ## the sweep against plain generate, side by side
 bench-stats: env ## how well intervals, tests and racing keep their promises, simulated
 	@$(BIN)/python scripts/bench_stats.py $(ARGS)
 	@$(BIN)/python scripts/bench_race.py --rules race pairwise normal
+	@$(BIN)/python scripts/bench_search.py
 
 docs: env ## write the generated pages of docs/ anew
 	@$(BIN)/python scripts/make_docs.py $(ARGS)

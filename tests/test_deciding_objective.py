@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 
 import numpy as np
@@ -14,12 +13,11 @@ from workbench.deciding.objective import (
     METRICS,
     OPERATORS,
     Limit,
-    Objective,
     parse_limits,
-    parse_objective,
+    parse_objectives,
     surely_broken,
 )
-from workbench.errors import ParamError, StudyError
+from workbench.errors import ParamError, ScorerError, StudyError
 
 P90 = Limit("e2el_ms_p90", "<=", 900)
 LISTED = ", ".join(METRICS)
@@ -27,49 +25,43 @@ FORM = "must be a metric, one of <=, <, >=, >, and a number, such as 'e2el_ms_p9
 
 
 @pytest.mark.parametrize(
-    ("text", "metric", "minimise"),
+    ("given", "expected"),
     [
-        ("quality", "numeric", False),
-        ("  quality ", "numeric", False),
-        ("-quality", "numeric", True),
-        ("degeneration", "degeneration", False),
-        ("- degeneration", "degeneration", True),
-        ("-n_output_tokens", "n_output_tokens", True),
+        (None, ["numeric"]),
+        ("quality", ["numeric"]),
+        ("  degeneration ", ["degeneration"]),
+        ("quality, -n_output_tokens", ["numeric", "-n_output_tokens"]),
+        (["quality", "-e2el_ms_p90", "degeneration"], ["numeric", "-e2el_ms_p90", "degeneration"]),
     ],
 )
-def test_objectives(text, metric, minimise):
-    """The primary scorer, a scorer by name, and the same made small."""
-    found = parse_objective(text, ["numeric", "degeneration"])
-    assert (found.metric, found.minimise) == (metric, minimise)
+def test_objectives(given, expected):
+    """The primary scorer, a scorer by name, and costs beside it, in commas or one by one."""
+    found = parse_objectives(given, ["numeric", "degeneration"])
+    assert [str(o) for o in found] == expected
+    assert [o.minimise for o in found] == [text.startswith("-") for text in expected]
+    assert [o.timed for o in found] == ["_ms_" in text for text in expected]
 
 
-@pytest.mark.parametrize("text", ["qualty", "n_output_tokens", "", "e2el_ms"])
+@pytest.mark.parametrize(
+    "text",
+    ["qualty", "n_output_tokens", "", "e2el_ms", "-quality", "-numeric", "-e2el_ms_p50", "quality, numeric", "quality,"],
+)  # fmt: skip
 def test_unknown_objectives(text):
-    """What else it could be is listed."""
+    """What else it could be is listed: nothing that is no score comes first, and nothing twice."""
     with pytest.raises(ParamError) as caught:
-        parse_objective(text, ["numeric"])
+        parse_objectives(text, ["numeric"])
+    times = ", ".join(f"-{t}_ms_p{q}" for t in ("ttft", "tpot", "e2el") for q in (50, 90, 95))
     assert str(caught.value) == (
-        "--objective must be one of quality, numeric, -quality, -numeric, -n_output_tokens, "
+        f"--objective must be one of quality, numeric, and beside it others of them or of -n_output_tokens, {times}, "
         f"got {text!r}"
     )
 
 
-def test_quality_without_a_scorer():
+def test_objectives_without_a_scorer():
     """A study without scorers has no quality."""
-    with pytest.raises(ParamError) as caught:
-        parse_objective("quality", [])
-    assert str(caught.value) == "--objective must be one of -n_output_tokens, got 'quality'"
-
-
-def test_objectives_as_scores():
-    """Whatever the objective, a race sees 0..1 with higher better; missing values stay missing."""
-    values = [0.25, float("nan")]
-    np.testing.assert_array_equal(Objective("numeric", False, "").scores(values), values)
-    np.testing.assert_array_equal(Objective("x", True, "").scores(values), [0.75, math.nan])
-    short = Objective("n_output_tokens", True, "-n_output_tokens")
-    np.testing.assert_array_equal(short.scores([[0, 64], [16, 32]], 64), [[1, 0], [0.75, 0.5]])
-    with pytest.raises(ValueError, match=r"^-n_output_tokens needs max_tokens$"):
-        short.scores([1])
+    with pytest.raises(ScorerError) as caught:
+        parse_objectives("quality", [])
+    assert str(caught.value) == "a study without scorers cannot be tuned: name one in `scorers`"
 
 
 @given(st.sampled_from(METRICS), st.sampled_from(list(OPERATORS)), st.integers(0, 10_000))

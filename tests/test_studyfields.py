@@ -52,7 +52,8 @@ def test_every_field_is_there_once() -> None:
     """The records are the fields a study takes, in the order of a study's text."""
     names = [f.name for f in STUDY_FIELDS]
     assert sorted(names) == sorted(known({"zzzz": 1}))
-    text = list(Study(prompts=["Hi"], templates={"a": "{{ input }}"}).to_dict())
+    some = {"templates": {"a": "{{ input }}"}, "search": {"top_p": [0.5, 1]}}
+    text = list(Study(prompts=["Hi"], **some).to_dict())
     assert names == text
 
 

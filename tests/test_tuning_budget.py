@@ -107,3 +107,10 @@ def test_never_exceeded_by_more_than_one_block(limit, rounds):
     assert budget.used.wall_s < limit + last or not last
     if all(error >= 1 for _, error in rounds):
         assert budget.used.wall_s <= limit
+
+
+def test_a_share_of_a_budget():
+    """Every limit is a share, what is used stays."""
+    whole = Budget.parse("10m, 1001 rows, 90 tokens").spent(60, 7, 9)
+    assert whole.share(0.5) == Budget(300, 45, 500, Cost(60, 7, 9))
+    assert Budget().share(0.5) == Budget()

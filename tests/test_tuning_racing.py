@@ -116,7 +116,7 @@ class Killed(ScriptedEngine):
             yield generation
 
 
-@pytest.mark.parametrize("after", [5, 500, 1300])
+@pytest.mark.parametrize("after", [100, 500, 1300])
 def test_a_race_that_was_stopped_decides_the_same(tmp_path: Path, after: int) -> None:
     """Wherever it is interrupted, the same rows are asked in the end, and the same cells dropped."""
     whole, _ = raced(tmp_path / "whole")
@@ -134,13 +134,13 @@ def test_a_race_that_was_stopped_decides_the_same(tmp_path: Path, after: int) ->
 
 
 def test_a_cell_that_surely_breaks_a_limit_stops(tmp_path: Path) -> None:
-    """The best cell is too slow: it is dropped for that, and the best of the others is picked."""
+    """The best cell is too slow: it is dropped for that, and the best of the others is on top."""
     slow = lambda r: 500.0 if r.params.temperature == 0.4 else 20.0  # noqa: E731
     found, said = raced(tmp_path, planted(prefill_ms=slow), subject_to=["ttft_ms_p50<=100"])
     labels = found.run.cells.set_index("cell_id")["label"]
     why = {labels[cell]: text for cell, text in found.run.manifest["race"]["dropped"].items()}
     assert why[BEST].startswith("surely breaks ttft_ms_p50<=100: 500 in ")
-    assert labels[found.decision.pick] in ("T=0.2 k=50", "T=0.6 k=50")
+    assert labels[found.decision.choice.top] in ("T=0.2 k=50", "T=0.6 k=50")
     assert any(BEST in line and "dropped" in line for line in said)
 
 
@@ -160,8 +160,52 @@ def test_a_budget_is_kept(tmp_path: Path, budget: str, most: int) -> None:
 def test_without_a_split_some_prompts_are_held_out(tmp_path: Path) -> None:
     """A winner is never judged by the prompts that picked it alone."""
     found, said = raced(tmp_path, declared=study(split=None))
-    assert "split: the study holds no prompts out; tuning holds out 30 % of them" in said
+    assert said[0] == (
+        "split: the study holds no prompts out; tuning holds out 30 % of them, 43 of 150"
+    )
     assert found.decision.choice.held_out
+
+
+@pytest.mark.parametrize(
+    ("n", "said"),
+    [
+        (40, "tuning holds out 30 % of them, 15 of 40"),
+        (12, "tuning holds out 50 % of them, 7 of 12, too few to measure on (10 are needed)"),
+    ],
+)
+def test_enough_prompts_are_held_out(tmp_path: Path, n: int, said: str) -> None:
+    """As many as it takes to measure on them, where there are 30; it is announced."""
+    declared = study(prompts=ROWS[:n], split=None, latency=None)
+    found, lines = raced(tmp_path, declared=declared)
+    assert lines[0] == f"split: the study holds no prompts out; {said}"
+    assert found.decision.choice.held_out
+
+
+def test_more_are_held_out_where_a_few_are_too_few(tmp_path: Path) -> None:
+    """Of 30 prompts whose ids fall so that 30 % of them are 7, as many more as it takes."""
+    rows = [row | {"id": row["id"].replace("p", "s")} for row in ROWS[:30]]
+    found, said = raced(tmp_path, declared=study(prompts=rows, split=None, latency=None))
+    assert said[0].endswith("tuning holds out 45 % of them, 11 of 30")
+    assert found.run.generations["split"].eq("confirm").any()
+
+
+def test_a_record_tells_which_cells_stopped_early(tmp_path: Path) -> None:
+    """The manifest has why and after how many prompts, for tables and pictures to mark them."""
+    found, _ = raced(tmp_path)
+    told = found.run.manifest["race"]
+    rows = found.run.generations
+    asked = rows[rows["split"].eq("select")].groupby("cell_id")["prompt_id"].nunique()
+    assert told["n_prompts"] == asked.to_dict()
+    assert set(told["dropped"]) <= {c for c, n in asked.items() if n < asked.max()}
+
+
+def test_a_race_has_one_objective(tmp_path: Path) -> None:
+    """Several take a search."""
+    with pytest.raises(ParamError) as caught:
+        raced(tmp_path, objective="quality, -e2el_ms_p50")
+    assert str(caught.value) == (
+        "--objective must be one, where a grid races, got 'contains, -e2el_ms_p50'"
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workbench import adapters as adapter_files
+from workbench import canary, runner
 from workbench import latency as latency_pass
-from workbench import runner
 from workbench.engines.base import LoadsAdapters
-from workbench.errors import AdapterError, ScorerError, StoreError
+from workbench.errors import AdapterError, ScorerError, StoreError, StudyError
+from workbench.judging import Judging, Worded
 from workbench.prompts import load as load_prompts
 from workbench.provenance import scorer_entry
 from workbench.records import BASE
@@ -22,6 +23,7 @@ from workbench.rescoring import rescore
 from workbench.runs import PLOT, SUMMARY, Run, all_runs, open_run
 from workbench.scorers import score_generation
 from workbench.scorers.several import get_scorers
+from workbench.scorers.together import JudgesTogether, Means
 from workbench.store import RunStore
 from workbench.study import Study
 from workbench.training.overlap import trained_on
@@ -59,6 +61,7 @@ def load_engine(
     *,
     max_rows: int | None = None,
     memory_gib: float | None = None,
+    allow_inert: bool = False,
     progress: bool = True,
 ) -> LocalEngine:
     """Load a model into this process.
@@ -71,6 +74,7 @@ def load_engine(
         kernel: "auto", "int4", "fp32" or "bf16"; the engine's ``info.kernel_reason`` says what was chosen and why.
         max_rows: Most rows decoded together; by default what pays on the device.
         memory_gib: Memory for keys and values; by default half of what is free after loading.
+        allow_inert: Also load adapters that change nothing.
         progress: Show a bar while the demo model is built.
 
     Raises:
@@ -88,7 +92,7 @@ def load_engine(
     loaded = load(model, device=device, kernel=kernel, progress=progress)
     engine = LocalEngine(loaded, max_rows=max_rows, memory_gib=memory_gib)
     for name, path in wanted:
-        engine.load_adapter(path, name)
+        engine.load_adapter(path, name, allow_inert=allow_inert)
     return engine
 
 
@@ -186,6 +190,9 @@ def run(
         StudyError, PromptSetError, ModelError, EngineError, StoreError, ScorerError: With what to do about it.
     """
     tell = say or runner.to_stderr
+    study = study if isinstance(study, Study) else Study.from_yaml(study)
+    if study.search:
+        raise StudyError(study.name, "has ranges to search, not cells to run: workbench tune STUDY")
     with prepared(study, engine, limit=limit, progress=progress, say=tell) as ready:
         result = ready.run(out, progress=progress, new=new, say=say)
         judge_alike(Run(result.dir), ready, new_rows=result.n_run > 0, say=tell)
@@ -218,14 +225,25 @@ class Ready:
     def run(
         self, out: str | Path, *, notes: Mapping[str, Any] | None = None, **options: Any
     ) -> RunResult:
-        """Answer and score the rows; ``notes`` come to those of the manifest, the options are `workbench.runner.run`'s."""
+        """Answer and score the rows; ``notes`` come to those of the manifest, the options are `workbench.runner.run`'s.
+
+        Raises:
+            SettingInert: A new run would vary a setting that does nothing.
+        """
+        entries = {**self.notes, **(notes or {})}
+        info = self.engine.info.only({cell.adapter for cell in self.plan.cells})
+        there = runner.find_run(self.plan, out, info, entries.get("tuning"))
+        if there is None or options.get("new"):
+            allowed = self.study.allow_inert
+            entries["settings"] = canary.check(self.engine, self.plan.cells, allow_inert=allowed)
         return runner.run(
             self.plan,
             self.engine,
             out,
             scorers=self.scorers,
             score=score_generation,
-            notes={**self.notes, **(notes or {})},
+            later=Judging(self.plan, self.engine, self.scorers, **options),
+            notes=entries,
             **options,
         )
 
@@ -241,7 +259,7 @@ def prepared(
 ) -> Iterator[Ready]:
     """Load all that a study needs; an engine that was loaded for it is closed in the end. As for :func:`run`."""
     study = study if isinstance(study, Study) else Study.from_yaml(study)
-    scorers = get_scorers(study.scorers, study.base_dir)
+    scorers = get_scorers(study.scorers, study.base_dir, study.repeats)
     prompts = load_prompts(study.prompts, study.base_dir)
     if limit is not None:
         prompts = prompts.subset(limit, study.seed)
@@ -252,6 +270,10 @@ def prepared(
         load_adapters(
             engine, study, [prompt.messages for prompt in _some(prompts) if prompt.messages]
         )
+        info = engine.info.only(study.adapters)
+        for name, about in info.extra.get("adapters", {}).items():
+            if note := adapter_files.mismatch(name, about, info.model, info.weight_hash):
+                say(note)
         trained = _trained_on(engine, study, plan)
         if study.split.get("confirm") and len(set(plan.splits.values())) < 2:
             say(f"split: all {len(prompts)} prompts fall on one side; nothing is held out")
@@ -319,7 +341,7 @@ def judge_alike(run: Run, ready: Ready, *, new_rows: bool, say: Callable[[str], 
         )
         if new_rows:
             say(f"{changed}all answers are judged again")
-            score(run, ready.study.scorers, progress=False, say=say)
+            score(run, ready.study.scorers, engine=ready.engine, progress=False, say=say)
             return
         say(f"{changed}`workbench score` judges the answers again")
 
@@ -329,6 +351,7 @@ def score(
     scorers: Sequence[Any],
     *,
     primary: str | None = None,
+    engine: Engine | None = None,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Run:
@@ -338,6 +361,8 @@ def score(
         run: A run.
         scorers: Names, ``FILE.py:FUNCTION``, ``{name: options}``, or scorers.
         primary: The scorer that is the primary metric from now on; by default it stays as it is.
+        engine: For scorers that need the model, as :func:`engine_of` loads it; it stays open. It must have the weights of
+            the run's engine, if these are known.
         progress: Show a progress bar.
         say: Told in one line per scorer what it could not score, if given.
 
@@ -345,12 +370,12 @@ def score(
         The run with the new scores, its table and picture written anew.
 
     Raises:
-        ScorerError: No such scorer or option.
-        StoreError: The record cannot be written.
+        ScorerError: No such scorer or option, or one needs the model, or more repeats than the run has.
+        StoreError: The engine has other weights, or the record cannot be written.
     """
     from tqdm.auto import tqdm  # noqa: PLC0415 - not needed to import the workbench
 
-    judges = get_scorers(scorers, run.manifest["study"].get("folder"))
+    judges = get_scorers(scorers, run.manifest["study"].get("folder"), run.study.repeats)
     names = [s["name"] for s in run.manifest["scorers"]] + [j.name for j in judges]
     if not judges:
         raise ScorerError("name at least one scorer")
@@ -358,8 +383,14 @@ def score(
         raise ScorerError(
             f"primary must be one of {', '.join(dict.fromkeys(names))}, got {primary!r}"
         )
-    with tqdm(total=len(run.generations), unit="row", disable=not progress) as bar:
-        done = rescore(run.path, run.prompt, judges, primary=primary, on_rows=bar.update)
+    means = Means(engine, run.manifest["baseline"])
+    together = any(isinstance(judge, JudgesTogether) for judge in judges)
+    worded = Worded(run.plan.cells if together else (), run.prompt)
+    if engine is not None:
+        _same_weights(run, engine)
+    total = len(run.generations) * len(judges)
+    with tqdm(total=total, unit="row", disable=not progress) as bar:
+        done = rescore(run.path, worded, judges, means, primary=primary, on_rows=bar.update)
     for name, n in done.unscored.items() if say is not None else ():
         assert say is not None
         say(f"{name}: {n:,} of {done.n_rows:,} answers have no score ({done.reasons[name]})")
@@ -390,14 +421,23 @@ def time_requests(
     Raises:
         StoreError: The engine has other weights, there is no such cell, or the record cannot be written.
     """
-    made = run.manifest["engine"]
-    if engine.info.weight_hash != made["weight_hash"]:
-        raise StoreError(
-            f"{run.path}: made with {made['model']}, and the weights of {engine.info.model} are not the same"
-        )
+    _same_weights(run, engine)
     cells = settings.pop("cells", None)
     settings["cells"] = [run.cell_id(cell) for cell in cells] if cells else None
     with RunStore.open(run.path, write=True) as store:
         return latency_pass.run(
             plan or run.plan, engine, store, progress=progress, say=say, **settings
+        )
+
+
+def _same_weights(run: Run, engine: Engine) -> None:
+    """Refuse an engine that has not the weights a run was made with, unless nobody knows these.
+
+    Raises:
+        StoreError: It has others.
+    """
+    made = run.manifest["engine"]
+    if made["engine"] != "imported" and engine.info.weight_hash != made["weight_hash"]:
+        raise StoreError(
+            f"{run.path}: made with {made['model']}, and the weights of {engine.info.model} are not the same"
         )

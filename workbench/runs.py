@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from workbench import runner, wording
 from workbench.errors import StoreError, StudyError
+from workbench.params import FIELDS, SamplingParams
+from workbench.plan import Cell
 from workbench.rundir import MANIFEST, is_being_written, read_manifest
 from workbench.store import RunStore
 from workbench.study import Study
@@ -109,7 +112,13 @@ class Run:
     def plan(self) -> Plan:
         """The rows of the run."""
         defaults = self.manifest["engine"].get("checkpoint_defaults")
-        return self.study.replace(system=None).plan(self.prompts, defaults)
+        plan = self.study.replace(system=None).plan(self.prompts, defaults)
+        return replace(plan, cells=self.recorded_cells) if self.study.search else plan
+
+    @property
+    def recorded_cells(self) -> tuple[Cell, ...]:
+        """The cells of the record; of a search the study does not name them."""
+        return tuple(_cell(row) for row in self.cells.to_dict("records"))
 
     @cached_property
     def generations(self) -> pd.DataFrame:
@@ -171,9 +180,9 @@ class Run:
         return self.generations["split"].nunique() == 2
 
     def _summary(self, baseline: str | None, seed: int, split: str | None) -> pd.DataFrame:
-        from workbench import analysis  # noqa: PLC0415 - imports pandas
+        from workbench import adapternotes, analysis, judges, words  # noqa: PLC0415 - imports pandas
 
-        return analysis.summary(
+        table = analysis.summary(
             self.generations,
             self.scores,
             self.latency,
@@ -182,7 +191,11 @@ class Run:
             baseline=self.cell_id(baseline),
             rng=seed,
             split=split,
+            left=words.left_race(self.manifest),
         )
+        table.attrs["judge"] = judges.in_words(self.scores, self.manifest)
+        table.attrs["adapters"] = adapternotes.notes(self.manifest, self.cells["adapter"])
+        return table
 
     def cell_id(self, name: str | None = None) -> str:
         """The id of a cell, given as an id or a label; of the baseline by default.
@@ -204,10 +217,12 @@ class Run:
             summary: The run's summary, if there is one already.
             width: Characters of a line at most (a notebook breaks longer ones within words); None: a line a paragraph.
         """
-        from workbench import analysis  # noqa: PLC0415 - imports pandas
+        from workbench import analysis, settling  # noqa: PLC0415 - imports pandas
 
         table = self.summary() if summary is None else summary
-        said = analysis.answer_in_words(table, self.cells, confirm=self.confirmation())
+        confirm = self.confirmation(analysis.baseline_of(table))
+        needed = settling.of_summary(self, table, confirm)
+        said = analysis.answer_in_words(table, self.cells, confirm=confirm, needed=needed)
         if self.unfinished:
             said = f"{self.unfinished}\n{said}"
         return said if width is None else analysis.broken(said, width)
@@ -285,3 +300,11 @@ def status(path: Path, manifest: dict[str, Any]) -> str:
     """What a run is doing: as its manifest says, but "stopped" if it says "running" and no process writes it."""
     said = str(manifest.get("status"))
     return "stopped" if said == "running" and not is_being_written(path) else said
+
+
+def _cell(row: dict[Any, Any]) -> Cell:
+    """A cell from its row of the record, where what is not set is NaN or None."""
+    given = {k: v for k, v in row.items() if not (v is None or (isinstance(v, float) and v != v))}  # noqa: PLR0124 - only NaN differs from itself
+    whole = {k: int(given[k]) for k in ("top_k", "max_tokens") if k in given}
+    params = SamplingParams.from_dict({k: given[k] for k in FIELDS if k in given} | whole)
+    return Cell(params, given["adapter"], given.get("name"), given.get("template"), given["label"])

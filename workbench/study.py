@@ -45,6 +45,7 @@ class Study:
         templates: Template name to wording: a Jinja2 text or a list of messages, see `workbench.prompts.templates`; null is the
             prompt as it is. Every setting and adapter runs with every template.
         grid: Setting to list of values (their product), a list of settings, or name to settings.
+        search: Setting to range or choices, for ``workbench tune``; see `workbench.searchspace`. Not beside a grid.
         fixed: Settings of every cell; an entry of a list or a named grid overrides them.
         repeats: Draws per prompt and cell, >= 1. A cell that cannot vary runs once.
         seed: 0..9999999999; every request's seed is derived from it.
@@ -53,7 +54,7 @@ class Study:
         latency: ``{"prompts", "warmup", "rounds"}``, or None for no latency pass.
         engine: ``{"kind", "device", "kernel", "max_rows", "memory_gib"}``.
         baseline: Cell to compare with: name, label, cell id, or settings. None: the card's defaults if the study has
-            that cell, else the first cell.
+            that cell, else the first cell. With a search it is settings, and the one cell that is known beforehand.
         defaults: "card" or "checkpoint": where settings come from that neither grid nor fixed give.
         allow_inert: Run an adapter even if it changes nothing.
         allow_overlap: Run an adapter even if it was trained on some of the prompts.
@@ -74,6 +75,7 @@ class Study:
     system: str | None
     templates: dict[str, Any]
     grid: dict[str, Any] | list[dict[str, Any]]
+    search: dict[str, dict[str, Any]]
     fixed: dict[str, Any]
     repeats: int
     seed: int
@@ -97,6 +99,7 @@ class Study:
         system: str | None = None,
         templates: Mapping[str, Any] | None = None,
         grid: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        search: Mapping[str, Any] | None = None,
         fixed: Mapping[str, Any] | None = None,
         repeats: int = 1,
         seed: int = 0,
@@ -232,8 +235,9 @@ class Study:
         """
         out = {f.name: problems.plain(getattr(self, f.name)) for f in fields(self)}
         del out["base_dir"]
-        if not self.templates:  # studies from before there were templates keep their hash
-            del out["templates"]
+        for name in ("templates", "search"):
+            if not out[name]:  # studies from before there were such keep their hash
+                del out[name]
         out["adapters"] = [
             name if path is None else path if name == Path(path).name else {name: path}
             for name, path in self.adapters.items()
@@ -293,7 +297,8 @@ class Study:
         wordings = wording.word(given, self.templates)
         return Plan(self, given, cells, dropped, baseline, wordings)
 
-    def _start(self, checkpoint_defaults: Mapping[str, Any] | None) -> dict[str, Any]:
+    def start(self, checkpoint_defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Settings of every cell before those of its own, as in ``cells``."""
         if self.defaults == "card":
             return dict(self.fixed)
         if checkpoint_defaults is None:
@@ -310,19 +315,24 @@ class Study:
     def _collapsed(
         self, checkpoint_defaults: Mapping[str, Any] | None
     ) -> tuple[tuple[Cell, ...], tuple[Collapsed, ...]]:
-        start = self._start(checkpoint_defaults)
+        start, written = self.start(checkpoint_defaults), entries(self.grid)
+        adapters = list(self.adapters)
+        wordings: list[str | None] = list(self.templates) or [None]
+        if self.search:  # the other cells come as it goes on
+            alone = dict(self.baseline) if isinstance(self.baseline, dict) else {}
+            first = BASE if BASE in adapters else adapters[0]
+            adapters = [a for a in adapters if a == alone.get("adapter", first)]
+            wordings = [t for t in wordings if t == alone.get("template", wordings[0])]
+            written = [(None, {k: v for k, v in alone.items() if k in FIELDS})]
         try:
-            settings = [
-                (name, SamplingParams.from_dict(start | entry))
-                for name, entry in entries(self.grid)
-            ]
+            settings = [(name, SamplingParams.from_dict(start | entry)) for name, entry in written]
         except ParamError as error:  # only the checkpoint's own settings are unchecked so far
             message = f"defaults: the checkpoint's settings: {error}"
             raise StudyError(f"study {self.name}", message) from error
         return collapse(
             Cell(params, adapter, name, template)
-            for adapter in self.adapters
-            for template in self.templates or (None,)
+            for adapter in adapters
+            for template in wordings
             for name, params in settings
         )
 
@@ -341,7 +351,7 @@ class Study:
             "adapter", BASE if BASE in self.adapters else next(iter(self.adapters))
         )
         wanted_template = wanted.pop("template", None)
-        params = SamplingParams.from_dict(self._start(checkpoint_defaults) | wanted)
+        params = SamplingParams.from_dict(self.start(checkpoint_defaults) | wanted)
         template = wanted_template or next(iter(self.templates), None)
         cell_id = Cell(params.canonical(), adapter, None, template).cell_id
         return next((cell for cell in cells if cell.cell_id == cell_id), None)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from workbench import prompts as prompt_sets
+from workbench import searchspace
 from workbench.errors import ParamError
 from workbench.params import FIELDS, SEED_MAX, SamplingParams
 from workbench.problems import Check, plain, short
@@ -40,6 +41,7 @@ def study(values: Any, check: Check) -> dict[str, Any]:
     given = {"latency": True, **values}
     clean = {key: test(plain(given.get(key)), check) for key, test in _CHECKS.items()}
     _overlap(clean["grid"], clean["fixed"], check)
+    searchspace.fits(clean, check)
     return clean
 
 
@@ -399,6 +401,7 @@ _CHECKS: Final[dict[str, Callable[[Any, Check], Any]]] = {
     "system": _system,
     "templates": _templates,
     "grid": _grid,
+    "search": searchspace.check,
     "fixed": _fixed,
     "repeats": _whole("repeats", 1, None, 1),
     "seed": _whole("seed", 0, SEED_MAX, 0),

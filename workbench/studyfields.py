@@ -250,6 +250,26 @@ STUDY_FIELDS: Final = (
         "one cell, of `fixed`",
     ),
     StudyField(
+        "search",
+        "setting: [low, high] or choices",
+        {},
+        "Ranges for `workbench tune`, in place of a grid: see [tuning](tuning.md#searching-ranges). Beside the settings it takes "
+        "`adapter` and `template`.",
+        (
+            Form("ranges", "search: {temperature: [0, 1.5], top_p: [0.3, 1.0]}\n"),
+            Form(
+                "with a step, on a logarithmic scale, or choices",
+                "search:\n"
+                "  temperature: {low: 0, high: 1.5, step: 0.05}\n"
+                "  top_k: {low: 1, high: 200, log: true}\n"
+                "  repetition_penalty: {choices: [1.0, 1.1]}\n",
+                meaning="Without a step values have two or three digits. Several adapters or templates of a study are searched "
+                "too; `adapter: [base, terse]` takes some of them. The baseline is then settings.",
+            ),
+        ),
+        "none",
+    ),
+    StudyField(
         "fixed",
         "setting: value",
         {},
@@ -365,7 +385,8 @@ STUDY_FIELDS: Final = (
         "allow_inert",
         "true or false",
         False,
-        "Run an adapter even if it [changes nothing](adapters.md#does-it-act).",
+        "Run an adapter even if it [changes nothing](adapters.md#does-it-act), and vary a setting even if it "
+        "[does nothing](decoding.md#checked-before-a-run).",
         (Form("a truth value", "allow_inert: true\n"),),
     ),
     StudyField(

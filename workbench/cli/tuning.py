@@ -15,7 +15,6 @@ from workbench.cli.base import (
     Kernel,
     Limit,
     New,
-    Objective,
     Out,
     Quiet,
     StudyArg,
@@ -32,13 +31,23 @@ from workbench.cli.checking import checked, on_engine
 def tune(
     study: StudyArg,
     out: Out = RESULTS,
-    objective: Objective = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SCORER",
+            help="The score that counts; by default the study's first. In a search several: 'quality,-e2el_ms_p50'.",
+        ),
+    ] = None,
     subject_to: SubjectTo = None,
     budget: Annotated[
         list[str] | None,
         typer.Option(
             metavar="AMOUNT", help="Spend no more: '20m', '200k tokens', '5000 rows'. Repeatable."
         ),
+    ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, help="Settings to try in a search; by default 40, with a budget 200."),
     ] = None,
     alpha: Annotated[
         float,
@@ -52,10 +61,11 @@ def tune(
     device: Device = None,
     kernel: Kernel = None,
 ) -> None:
-    """Find the best cell of a study with fewer rows than the whole grid.
+    """Find the best settings of a study with few rows: of its grid, or of the ranges it says to search.
 
-    All cells race over the same prompts, block by block; those that surely lose, or surely break a limit, stop. What is left
-    is measured on the prompts that the study holds out, and the decision is written to the run.
+    Cells race over the same prompts, block by block; those that surely lose, or surely break a limit, stop. In a search new
+    settings join while others go on. What is left is measured on the prompts that the study holds out, and the decision is
+    written to the run.
 
     Example: workbench tune datasets/quickstart.yaml --budget 10m
     """
@@ -72,6 +82,7 @@ def tune(
         objective=objective,
         subject_to=subject_to or (),
         budget=budget or (),
+        trials=trials,
         alpha=alpha,
         new=new,
         limit=limit,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
-from workbench.errors import ParamError, StudyError, unknown
+from workbench.errors import ParamError, ScorerError, StudyError, unknown
 from workbench.plan import number
 from workbench.sequential import rate_evidence
 
@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["METRICS", "Limit", "Objective", "parse_limits", "parse_objective", "surely_broken"]
+__all__ = ["METRICS", "Limit", "Objective", "parse_limits", "parse_objectives", "surely_broken"]
 
 QUALITY: Final = "quality"
 TOKENS: Final = "n_output_tokens"
 TIMES: Final = ("ttft_ms", "tpot_ms", "e2el_ms")
 RATES: Final = ("truncated_rate", "loop_rate")
 TOKENS_MEAN: Final = f"{TOKENS}_mean"
-METRICS: Final = (*(f"{t}_p{q}" for t in TIMES for q in (50, 90, 95)), *RATES, TOKENS_MEAN)
+PERCENTILES: Final = tuple(f"{t}_p{q}" for t in TIMES for q in (50, 90, 95))
+METRICS: Final = (*PERCENTILES, *RATES, TOKENS_MEAN)
 """Everything a limit can be on."""
 
 OPERATORS: Final[dict[str, Callable[[Any, Any], Any]]] = {
@@ -51,59 +52,54 @@ class Objective:
     """What is made as good as it can be.
 
     Attributes:
-        metric: A scorer's name, or "n_output_tokens".
-        minimise: True if less is better.
-        text: As it was asked for.
+        metric: A scorer's name, "n_output_tokens", or a percentile of a time.
+        minimise: True if less is better: all but scorers.
     """
 
     metric: str
-    minimise: bool
-    text: str
+    minimise: bool = False
 
-    def scores(self, values: ArrayLike, max_tokens: ArrayLike | None = None) -> Floats:
-        """Values as scores for a race: 0..1, higher is better, same shape, NaN stays.
+    def __str__(self) -> str:
+        return f"-{self.metric}" if self.minimise else self.metric
 
-        Args:
-            values: Scores 0..1, or output tokens.
-            max_tokens: The most tokens any cell of the race may answer with; needed where tokens are minimised, and the
-                same number for all cells, else they would not be compared on the same scale.
-        """
-        x = np.asarray(values, float)
-        if self.metric == TOKENS:
-            if max_tokens is None:
-                raise ValueError(f"{self.text} needs max_tokens")
-            x = x / np.asarray(max_tokens, float)
-        return 1.0 - x if self.minimise else x
+    @property
+    def timed(self) -> bool:
+        """True if requests must be timed to know it."""
+        return self.metric in PERCENTILES
 
 
-def parse_objective(text: str, scorers: Sequence[str]) -> Objective:
-    """Read what ``--objective`` was given.
+def parse_objectives(
+    given: str | Sequence[str] | None, scorers: Sequence[str]
+) -> tuple[Objective, ...]:
+    """Read what every ``--objective`` was given.
 
-    ``quality`` is the first scorer of the study; a scorer's name is that scorer; a minus in front makes it small instead of
-    large, and ``-n_output_tokens`` asks for short answers.
+    ``quality`` is the first scorer of the study; a scorer's name is that scorer; ``-n_output_tokens`` asks for short answers,
+    ``-e2el_ms_p50`` for fast ones. Scores are shares of what is right, so they are made large, and the first objective is one:
+    the shortest answers alone are no good.
 
     Args:
-        text: As typed.
+        given: As typed, several with commas or as several texts; None: quality.
         scorers: The study's scorers, the primary one first.
 
     Raises:
-        ParamError: It is none of those, or the study has no scorer; lists what is allowed.
+        ScorerError: The study has no scorer.
+        ParamError: One is none of those or there twice, or the first is no scorer; lists what is allowed.
 
-    >>> parse_objective("quality", ["numeric", "degeneration"]).metric
-    'numeric'
-    >>> parse_objective("-n_output_tokens", ["numeric"]).minimise
-    True
+    >>> [str(o) for o in parse_objectives("quality, -n_output_tokens", ["numeric"])]
+    ['numeric', '-n_output_tokens']
     """
-    name = text.strip()
-    minimise = name.startswith("-")
-    name = name.removeprefix("-").strip()
-    if name == QUALITY and scorers:
-        return Objective(scorers[0], minimise, text)
-    if name in scorers or (name == TOKENS and minimise):
-        return Objective(name, minimise, text)
-    names = [*([QUALITY] if scorers else []), *scorers]
-    allowed = [*names, *(f"-{name}" for name in names), f"-{TOKENS}"]
-    raise ParamError("--objective", f"one of {', '.join(allowed)}", text)
+    if not scorers:
+        raise ScorerError("a study without scorers cannot be tuned: name one in `scorers`")
+    texts = [QUALITY] if given is None else [given] if isinstance(given, str) else list(given)
+    names = [name.strip() for text in texts for name in text.split(",")]
+    costs = {f"-{name}": Objective(name, minimise=True) for name in (TOKENS, *PERCENTILES)}
+    known = {QUALITY: Objective(scorers[0]), **{name: Objective(name) for name in scorers}, **costs}
+    found = [known.get(name) for name in names]
+    if None in found or len(set(found)) < len(found) or (found[0] and found[0].minimise):
+        good = ", ".join(dict.fromkeys([QUALITY, *scorers]))
+        allowed = f"one of {good}, and beside it others of them or of {', '.join(costs)}"
+        raise ParamError("--objective", allowed, ", ".join(texts))
+    return tuple(objective for objective in found if objective is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,11 @@ class Budget:
         """The budget after this much more was used."""
         return replace(self, used=self.used + Cost(wall_s, tokens, rows))
 
+    def share(self, part: float) -> Budget:
+        """A budget of a share of the limits, 0..1, with as much used; whole tokens and rows."""
+        tokens, rows = (None if x is None else int(x * part) for x in (self.tokens, self.rows))
+        return Budget(None if self.wall_s is None else self.wall_s * part, tokens, rows, self.used)
+
     @property
     def exhausted(self) -> bool:
         """True if nothing is left of one of the limits."""
