@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import Command, workbench
@@ -78,6 +79,32 @@ def test_the_system_message_goes_along(decision):
             "role": "system",
             "content": "Be short.",
         }
+
+
+def test_section(decision, made):
+    """A report gets the same sentences, and the table in words; where there is nothing to decide it gets nothing."""
+    run = wb.open_run("latest", made)
+    found = deciding.section(run)
+    assert found is not None
+    assert "\n".join(found.sentences) == decision.text
+    assert found.title == "Keep the baseline" or found.title.startswith("Use ")
+    assert [row[0] for row in found.rows] == list(decision.table["role"])[: len(found.rows)]
+    assert all(len(row) == len(found.columns) for row in found.rows)
+    assert f"| {' | '.join(found.rows[0])} |" in decision.markdown()
+    alone = run.cells.head(1)
+    assert deciding.section(_Changed(run, cells=alone)) is None
+    assert deciding.section(_Changed(run, scores=run.scores.assign(value=None))) is None
+    assert deciding.section(_Changed(run, primary=None)) is None
+
+
+class _Changed:
+    """A run with some of its tables changed."""
+
+    def __init__(self, run: wb.Run, **changes: Any) -> None:
+        self._run, self._changes = run, changes
+
+    def __getattr__(self, name: str) -> Any:
+        return self._changes[name] if name in self._changes else getattr(self._run, name)
 
 
 def test_same_seed_same_files(decision, made):

@@ -11,9 +11,11 @@ from fakeruns import FakeRun, make_run
 from pairedruns import paired_run, timed
 
 from workbench import analysis, stats
+from workbench.deciding import words
 from workbench.deciding.choose import MIN_SIDE, Choice, choose
 from workbench.deciding.limits import check, read
 from workbench.errors import StudyError, WorkbenchError
+from workbench.settling import TOO_FEW
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -132,11 +134,11 @@ def test_what_would_settle_it():
     """How many more prompts are needed is told from the prompts held out where there are some, else from all."""
     run = run_of({"base": 10, "a": 12, "b": 11}, {"base": 10, "a": 13, "b": 0}, n=20)
     tidy = analysis.frame(run.generations, run.scores, run.cells, "numeric")
-    held = stats.needed(tidy[tidy["split"].eq("confirm")], "a", "base").text
+    held = stats.needed(tidy[tidy["split"].eq("confirm")], "a", "base").short
     assert choose(run).needed == f"{held} (Of prompts held out; those to choose on come on top.)"
     alone = run_of({"base": 10, "a": 12, "b": 11}, n=20)
     tidy = analysis.frame(alone.generations, alone.scores, alone.cells, "numeric")
-    assert choose(alone).needed == stats.needed(tidy, "a", "base", comparisons=2).text != held
+    assert choose(alone).needed == stats.needed(tidy, "a", "base", comparisons=2).short != held
 
 
 # --------------------------------------------------------------------------------------------- prompts that count
@@ -195,6 +197,126 @@ def test_failed_rows_are_left_out():
     assert found.select.set_index("cell_id")["quality"]["a"] == 1
     assert found.chosen is not None
     assert found.chosen.n == 25
+
+
+def test_a_few_lucky_scores():
+    """A cell of which only a few answers are scored, all of them right, is left out and does not block a better one."""
+    scores: dict[str, dict[str, list[Any]]] = {
+        "base": {f"p{i}": [int(i % 3 == 0)] for i in range(60)},
+        "a": {f"p{i}": [int(i % 5 > 0)] for i in range(60)},
+        "lucky": {f"p{i}": [1 if i < 5 else None] for i in range(60)},
+    }
+    found = choose(paired_run(scores))
+    assert (found.pick, found.verdict, found.unscored) == ("a", "better", ("lucky",))
+    assert found.n_prompts == (60, 0)
+    assert "lucky" not in found.ties
+
+
+def test_only_prompts_scored_in_all():
+    """A candidate without a score on hard prompts gains nothing by it: the prompts that all were scored on decide."""
+    scores: dict[str, dict[str, list[Any]]] = {
+        "base": {f"p{i}": [int(i < 20)] for i in range(40)},
+        "a": {f"p{i}": [int(i < 36)] for i in range(40)},
+        "b": {f"p{i}": [None if i >= 35 else int(i < 34)] for i in range(40)},
+    }
+    found = choose(paired_run(scores))
+    assert (found.top, found.n_prompts, found.n_unscored) == ("a", (35, 0), 5)
+    assert found.select.set_index("cell_id")["quality"]["b"] == pytest.approx(34 / 35)
+
+
+def test_holes_everywhere():
+    """If hardly a prompt is scored in every cell, cells are ordered by their differences from the baseline."""
+    rng = np.random.default_rng(0)
+    scores: dict[str, dict[str, list[Any]]] = {}
+    for i in range(30):
+        right = 30 if i == 7 else 12
+        holes = rng.random(40) < 0.1
+        scores[f"c{i}"] = {f"p{k}": [None if holes[k] else int(k < right)] for k in range(40)}
+    found = choose(paired_run(scores))
+    assert (found.top, found.pick, found.n_unscored, found.unscored) == ("c7", "c7", 0, ())
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_hardly_any_prompts(n):
+    """With so few prompts nothing is settled, and no number of prompts that would is made up."""
+    found = choose(run_of({"base": 0, "a": 1}, n=n))
+    assert (found.pick, found.verdict) == ("base", "tie")
+    assert found.needed == TOO_FEW
+
+
+def test_a_baseline_without_scores():
+    """Where the baseline is not scored the best of the others is named, without a difference."""
+    run = run_of({"base": 10, "a": 38, "b": 12}, {"base": 10, "a": 30, "b": 12})
+    run.scores.loc[run.scores["cell_id"].eq("base"), "value"] = np.nan
+    found = choose(run)
+    assert (found.verdict, found.pick, found.unscored) == ("only", "a", ("base",))
+    text = "\n".join(words.lines(found, run.cells, ""))
+    assert text.startswith(
+        "Use temperature 0.5: the highest score of the cells that could be scored, which the baseline could not.\n"
+    )
+    assert "nan" not in text
+    assert (
+        "left out, since many of their answers could not be scored: 1 cell (temperature 0)."
+        in text.lower()
+    )
+
+
+# --------------------------------------------------------------------------------------- what adapters learned from
+
+
+def adapted(trained: Mapping[str, list[str] | None], **about: Any) -> Any:
+    """A run of base, "a" and "b", the latter with adapters of these names that were trained on such prompts."""
+    run = run_of({"base": 10, "a": 38, "b": 12}, n=40)
+    run.cells["adapter"] = ["base", "x", "y"]
+    extra = {"adapters": about}
+    manifest = {**run.manifest, "trained_on": trained, "engine": {"model": "m", "extra": extra}}
+    return replace(run, manifest=manifest)
+
+
+def test_an_adapter_is_not_judged_by_what_it_was_trained_on():
+    """One that was trained on most prompts is not picked, however good; that is said."""
+    run = adapted({"x": [f"select{i}" for i in range(40)], "y": []})
+    found = choose(run)
+    assert (found.pick, found.refused, found.top) == ("base", ("x",), "b")
+    assert found.notes == (
+        "x was trained on 40 of these prompts: how it answers them says nothing of others.",
+    )
+    text = "\n".join(words.lines(found, run.cells, ""))
+    assert "Cells with x were not considered." in text
+
+
+def test_prompts_that_an_adapter_was_trained_on_do_not_count():
+    """One that was trained on a few of them is compared on the others, like every cell."""
+    run = adapted({"x": [f"select{i}" for i in range(12)], "y": None})
+    found = choose(run)
+    assert (found.pick, found.n_trained, found.n_prompts) == ("a", 12, (28, 0))
+    text = "\n".join(words.lines(found, run.cells, ""))
+    assert "12 prompts that an adapter of this run was trained on do not count." in text
+    assert found.notes == ()
+    both = {name: [f"select{i}" for i in range(k, k + 15)] for name, k in (("x", 0), ("y", 20))}
+    assert choose(adapted(both)).refused == ("y",)
+
+
+def test_every_cell_was_trained_on_the_prompts():
+    """Where no cell can be judged none is recommended, and the reason is given."""
+    run = run_of({"base": 10, "a": 38}, n=40)
+    run.cells["adapter"] = "x"
+    seen = {"x": [f"select{i}" for i in range(40)]}
+    found = choose(replace(run, manifest={**run.manifest, "trained_on": seen}))
+    assert (found.pick, found.verdict) == (None, "none")
+    assert words.lines(found, run.cells, "")[0] == (
+        "Every cell has an adapter that was trained on most of the prompts (x): there is nothing to recommend."
+    )
+
+
+def test_what_is_not_known_of_the_pick():
+    """An adapter without a record of its training, and one that changes nothing, are told of the pick."""
+    found = choose(adapted({"x": None}, x={"inert": True}))
+    assert found.pick == "a"
+    assert found.notes == (
+        "x has no record of its training: these prompts may have been part of it.",
+        "x changes nothing: it is as good as no adapter.",
+    )
 
 
 def test_nothing_scored():

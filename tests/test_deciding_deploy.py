@@ -15,10 +15,20 @@ import jsonschema
 import pytest
 import torch
 from contract import answer, ask
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
-from transformers import GenerationConfig
+from tokenizers import Tokenizer
+from tokenizers.decoders import Fuse
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    GenerationMixin,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+)
 
 from workbench.deciding.deploy import (
     GENERATION_CONFIG,
@@ -217,6 +227,7 @@ def test_the_demo_model_has_no_name_elsewhere():
 
 
 @given(params=PARAMS, headline=st.text(max_size=30), system=st.none() | st.text(max_size=20))
+@example(params=SamplingParams(), headline="\x00", system=None)
 @settings(max_examples=100)
 def test_the_snippet_is_python(params, headline, system):
     """Whatever is in the settings, the system message and the headline, the snippet is a program."""
@@ -234,6 +245,14 @@ def test_a_template_is_told():
     assert all(said in files[name].notes for name in (SNIPPET, OPENAI, VLLM, WORKERS_AI))
 
 
+def test_what_an_absent_top_k_does_is_not_claimed():
+    """The card cannot say that top_k is off, and what the service then takes is not known."""
+    said = "top_k is absent, since the card has no value for off: what the service takes then is not known."
+    assert said in artefacts(Target(SamplingParams(), MODEL))[WORKERS_AI].notes
+    for params in (SamplingParams(top_k=20), SamplingParams(temperature=0)):
+        assert said not in artefacts(Target(params, MODEL))[WORKERS_AI].notes
+
+
 def test_stop_texts():
     """Stop texts go where they can, and the card's lack of them is said."""
     files = artefacts(Target(SamplingParams(stop=("\n",)), MODEL))
@@ -241,6 +260,108 @@ def test_stop_texts():
     assert json.loads(files[GENERATION_CONFIG].text)["stop_strings"] == ["\n"]
     assert "tokenizer=tokenizer" in files[SNIPPET].text
     assert any(note.startswith("The card cannot express stop") for note in files[WORKERS_AI].notes)
+
+
+# ------------------------------------------------------------------------------ what transformers makes of the snippet
+
+OWN: dict[str, Any] = {
+    "do_sample": True,
+    "repetition_penalty": 1.3,
+    "temperature": 0.7,
+    "top_k": 20,
+    "top_p": 0.8,
+    "min_p": 0.05,
+    "no_repeat_ngram_size": 3,
+}
+"""Sampling that a checkpoint brings along."""
+
+
+@pytest.fixture(scope="module")
+def opinionated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random checkpoint with a tokenizer of letters, whose generation_config.json has settings of its own."""
+    folder = tmp_path_factory.mktemp("opinionated")
+    letters = [*"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,?+:'"]
+    names = ["<s>", "</s>", "<unk>", *letters]
+    model = WordLevel({name: i for i, name in enumerate(names)}, unk_token="<unk>")
+    made = Tokenizer(model)
+    made.pre_tokenizer = Split("", "isolated")
+    made.decoder = Fuse()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>")
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": len(names)}
+    config = LlamaConfig(**shape, **heads, bos_token_id=0, eos_token_id=1, pad_token_id=1)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    (folder / GENERATION_CONFIG).write_text(json.dumps(OWN | ids), "utf-8")
+    return folder
+
+
+def ran(
+    target: Target, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[GenerationConfig, list[str], str]:
+    """What the snippet samples with when it is run: the effective settings, what acts on the logits, and what it prints."""
+    seen: list[Any] = []
+    sample = GenerationMixin._sample
+
+    def noted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.extend([kwargs["generation_config"], kwargs["logits_processor"]])
+        return sample(self, *args, **kwargs)
+
+    monkeypatch.setattr(GenerationMixin, "_sample", noted)
+    monkeypatch.setattr(sys, "argv", [SNIPPET, "Hello"])
+    exec(compile(artefacts(target)[SNIPPET].text, SNIPPET, "exec"), {})
+    config, processors = seen
+    return config, [type(p).__name__ for p in processors], capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("params", "acts"),
+    [
+        (
+            SamplingParams(temperature=1.0, top_k=50, max_tokens=4),
+            ["TopKLogitsWarper", "MinPLogitsWarper"],
+        ),
+        (SamplingParams(temperature=1.0, max_tokens=4), ["MinPLogitsWarper"]),
+        (SamplingParams(temperature=0, max_tokens=4), []),
+        (
+            SamplingParams(
+                temperature=0.5, top_p=0.9, min_p=0.1, repetition_penalty=1.2, max_tokens=4
+            ),
+            [
+                "RepetitionPenaltyLogitsProcessor",
+                "TemperatureLogitsWarper",
+                "TopPLogitsWarper",
+                "MinPLogitsWarper",
+            ],
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # transformers' own
+def test_the_checkpoint_changes_no_setting(params, acts, opinionated, monkeypatch, capsys):
+    """What a checkpoint brings along does not act, not even where a setting equals transformers' default."""
+    config, processors, _ = ran(Target(params, str(opinionated)), monkeypatch, capsys)
+    wanted = generation_config(params)
+    kept = {name: getattr(config, name) for name in wanted if wanted[name] is not None}
+    assert kept == {name: value for name, value in wanted.items() if value is not None}
+    assert processors == acts  # a min_p of 0 acts and does nothing
+    assert not config.no_repeat_ngram_size
+    assert config.eos_token_id in (1, [1])
+
+
+@pytest.mark.filterwarnings("ignore")  # transformers' own
+def test_the_stop_text_is_cut_off(opinionated, monkeypatch, capsys):
+    """The snippet prints what comes before a stop text, as a run records it."""
+    plain = SamplingParams(temperature=0, max_tokens=24)
+    _, _, whole = ran(Target(plain, str(opinionated)), monkeypatch, capsys)
+    monkeypatch.undo()
+    stop = whole.strip()[2:4]
+    cut = SamplingParams(temperature=0, max_tokens=24, stop=(stop,))
+    _, _, text = ran(Target(cut, str(opinionated)), monkeypatch, capsys)
+    assert len(stop) == 2
+    assert text.rstrip("\n") == whole.rstrip("\n").split(stop)[0]
 
 
 @pytest.mark.model

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from test_deciding_choose import run_of, times_of
 
-from workbench.deciding import words
+from workbench.deciding import naming, words
 from workbench.deciding.choose import choose
 from workbench.deciding.limits import read
 from workbench.deciding.table import markdown, table
@@ -46,7 +46,7 @@ def test_within_chance_held_out():
     lines = said(run_of({"base": 10, "a": 38, "b": 12}, {"base": 10, "a": 11, "b": 12}))
     assert lines[0].startswith("Use temperature 0.5: +2.5 points [")
     assert lines[1].endswith(" On the held-out ones alone that is within chance.")
-    assert any(line.startswith("To settle a difference") for line in lines)
+    assert any(line.startswith("About ") and " would settle " in line for line in lines)
 
 
 def test_not_confirmed():
@@ -79,7 +79,8 @@ def test_nothing_beats_the_baseline():
         in lines[1]
     )
     assert lines[2] == "1 setting ties with the highest score: temperature 1."
-    assert lines[-2].startswith("To settle a difference of 5 points (80 % power) about ")
+    assert lines[-2].startswith("About ")
+    assert lines[-2].endswith(" more prompts would settle the 5 points seen (80 % power).")
 
 
 def test_the_baseline_is_the_best():
@@ -207,16 +208,20 @@ def cells(**columns: list[Any]) -> pd.DataFrame:
 def test_settings(columns, first, second):
     """A cell is told by what varies; in a greedy one what does nothing is not named."""
     made = cells(**columns)
-    rows = list(words.rows_of(made).values())
-    names = words.varied(made)
-    assert words.settings(rows[0], names) == first
-    assert words.settings(rows[-1], names) == second
+    rows = list(naming.rows_of(made).values())
+    names = naming.varied(made)
+    assert naming.settings(rows[0], names) == first
+    assert naming.settings(rows[-1], names) == second
 
 
 def test_the_cards_defaults():
     """A baseline with the card's settings is called by that name; one with an adapter or another setting is not."""
     made = cells(adapter=["base", "terse", "base"], top_k=[np.nan, np.nan, 50])
-    assert [words.is_card_default(r) for r in words.rows_of(made).values()] == [True, False, False]
+    assert [naming.is_card_default(r) for r in naming.rows_of(made).values()] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_not_tested():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import pandas as pd
 
@@ -19,6 +19,7 @@ from workbench.deciding import words
 from workbench.deciding.bag import N_BOOT
 from workbench.deciding.choose import Choice, choose
 from workbench.deciding.deploy import VLLM, WORKERS_AI, Artefact, Target, artefacts
+from workbench.deciding.naming import Named
 from workbench.errors import AdapterError, StoreError
 from workbench.params import SamplingParams
 from workbench.records import BASE
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from workbench.deciding.limits import Limit
     from workbench.study import Study
 
-__all__ = ["Choice", "Decision", "choose", "decide"]
+__all__ = ["Choice", "Decision", "Section", "choose", "decide", "section"]
 
 FOLDER: Final = "decision"
 """Where in a run directory the files go."""
@@ -108,6 +109,72 @@ class Decision:
         return [folder / name for name in self.artefacts]
 
 
+class Section(NamedTuple):
+    """A decision for a report, as plain texts.
+
+    Attributes:
+        title: What to use, in a few words.
+        sentences: What to use and why, a line a subject.
+        columns: Headings of the table.
+        rows: Its rows, a text for each column: pick, baseline and what ties, at most `workbench.deciding.table.MOST`.
+    """
+
+    title: str
+    sentences: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def section(run: Run | Source, *, baseline: str | None = None, rng: int = 0) -> Section | None:
+    """The decision as a section of a report: what `decide` says, without files.
+
+    A tuned run is decided by what it was tuned for.
+
+    Args:
+        run: A run, finished or not.
+        baseline: Cell id or label to compare with; by default the study's.
+        rng: Seed of sign flips and bootstrap.
+
+    Returns:
+        None where there is nothing to decide: fewer than two cells, or no scores.
+
+    Raises:
+        StoreError: There is no such cell.
+    """
+    name = _objective(run)
+    if len(run.cells) < 2 or name is None:
+        return None
+    if not (run.scores["scorer"].eq(name) & run.scores["value"].notna()).any():
+        return None
+    limits = limiting.read(_tuning(run).get("subject_to", ()))
+    choice = choose(run, limits, objective=name, baseline=baseline, rng=rng)
+    title = "Keep the baseline"
+    if choice.pick != choice.baseline:
+        named = Named(choice, run.cells)
+        title = "Nothing to recommend" if choice.pick is None else f"Use {named.cell(choice.pick)}"
+    shown = tables.texts(tables.table(choice, run.cells), choice)
+    rows = tuple(zip(*shown.values(), strict=True))
+    return Section(title, tuple(_lines(run, choice)), tuple(shown), rows)
+
+
+def _tuning(run: Run | Source) -> Mapping[str, Any]:
+    """What a tuner was asked for; empty if none was."""
+    asked: Mapping[str, Any] = run.manifest.get("tuning") or {}
+    return asked
+
+
+def _objective(run: Run | Source) -> str | None:
+    """The scorer that counts by default: what the run was tuned for, else its primary one."""
+    named = str(_tuning(run).get("objective", "")).split(",")[0]
+    return named or run.primary
+
+
+def _lines(run: Run | Source, choice: Choice) -> list[str]:
+    """A choice in words."""
+    tested = words.not_tested(run.cells, run.manifest, timed=bool(len(run.latency)))
+    return words.lines(choice, run.cells, tested)
+
+
 def decide(
     run: Run | Source | str | Path,
     *,
@@ -122,7 +189,8 @@ def decide(
     Args:
         run: A run, finished or not, or what `workbench.open_run` takes.
         subject_to: Limits that the cell must keep to, as "e2el_ms_p90<=900"; see `workbench.deciding.objective`.
-        objective: Name of the scorer that counts; by default, and as "quality", the run's primary one.
+        objective: Name of the scorer that counts; "quality" is the run's primary one. By default what the run was tuned for,
+            else the primary one.
         baseline: Cell id or label to compare with; by default the study's.
         n_boot: Resamples, where no prompts are held out.
         rng: Seed of sign flips and bootstrap; the same seed gives the same decision.
@@ -136,14 +204,13 @@ def decide(
     choice = choose(
         opened,
         limiting.read(subject_to),
-        objective=objective,
+        objective=_objective(opened) if objective is None else objective,
         baseline=baseline,
         n_boot=n_boot,
         rng=rng,
     )
     cells = opened.cells
-    tested = words.not_tested(cells, opened.manifest, timed=bool(len(opened.latency)))
-    lines = words.lines(choice, cells, tested)
+    lines = _lines(opened, choice)
     found = tables.table(choice, cells)
     files: dict[str, Artefact] = {}
     if choice.pick is not None:
@@ -276,7 +343,9 @@ def _values(
     out["optimism"] = None if None in both else both[0].diff - both[1].diff  # type: ignore[union-attr]
     out["limits"] = [asdict(limited) for limited in choice.limits]
     out["latency_vs_baseline"] = choice.times
-    out |= {"n_left_out": choice.n_left_out, "n_dropped": choice.n_dropped, "needed": choice.needed}
+    rest = ("raced", "n_dropped", "unscored", "refused", "n_left_out", "n_unscored", "n_trained")
+    out |= {name: getattr(choice, name) for name in (*rest, "needed")}
+    out |= {"candidates": sorted(choice.candidates), "about_adapters": choice.notes}
     out["text"] = "\n".join(lines)
     out["table"] = found.to_dict("records")
     out["notes"] = {name: file.notes for name, file in files.items()}

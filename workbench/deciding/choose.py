@@ -10,26 +10,32 @@ picked it with all comparisons counted (Holm), and on the held-out ones alone. I
 it better and the second does not say otherwise, or if the second shows it better by itself: less than 5 in 100 runs
 in which nothing is better end with a change. Of several that beat the baseline and cannot be told from the best, one that is
 faster beyond chance is taken.
+
+After a race only the prompts held out count, however few: the others decided, look by look, who is left, so neither a p-value
+nor a bootstrap on them says what it says of a fixed sample. What cannot be told from the best is sought among all cells that the
+race did not drop, not among its finalists alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
 
-from workbench import analysis, stats
+from workbench import adapternotes, analysis, stats
 from workbench.comparing.adaptertimes import latency as paired_times
 from workbench.comparing.gains import Pair
 from workbench.comparing.words import ALPHA
 from workbench.deciding import limits as limiting
 from workbench.deciding.bag import N_BOOT, out_of_bag
+from workbench.deciding.sides import MIN_SIDE, Sides, n_prompts, sides
 from workbench.errors import WorkbenchError
+from workbench.settling import TOO_FEW, settling
 from workbench.words import ranked
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     import pandas as pd
 
@@ -37,20 +43,29 @@ if TYPE_CHECKING:
     from workbench.deciding.bag import OutOfBag
     from workbench.deciding.limits import Limit, Limited
 
+__all__ = ["MIN_SIDE", "Choice", "Difference", "choose"]
+
+_SHARED: Final = (
+    "why_not",
+    "raced",
+    "candidates",
+    "n_dropped",
+    "unscored",
+    "n_left_out",
+    "n_unscored",
+    "n_trained",
+    "refused",
+)
+"""What a `Choice` has of `Sides`."""
 Verdict = Literal["better", "confirmed", "tie", "top", "unconfirmed", "only", "none"]
 """How the choice came about.
 
 ``better``: the pick beats the baseline on the prompts that picked it. ``confirmed``: it does on those held out. ``tie``: the best
 cannot be told from the baseline, which stays. ``top``: no cell scores above the baseline. ``unconfirmed``: the best beat the
 baseline on the prompts that picked it and did not on those held out; the baseline stays. ``only``: the baseline is out, by
-its limits or for want of a score. ``none``: no cell is known to meet the limits.
+its limits, for want of scores or because its adapter was trained on the prompts. ``none``: no cell is known to meet the limits,
+or none can be judged.
 """
-MIN_SIDE: Final = 10
-"""Fewest prompts (groups as one) to choose on, and to measure on; with fewer the split is not used."""
-WHOLE: Final = 0.9
-"""Share of the most prompts that any cell was asked, from which a cell is a candidate."""
-SELECT, CONFIRM = "select", "confirm"
-NOT_HELD_OUT: Final = "No prompts were held out (`split: {confirm: 0.3}` in the study does that)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +74,9 @@ class Difference:
 
     Attributes:
         diff: Share, -1..1; NaN if no prompt is scored in both.
-        lo: Lower bound of the 95 % interval, taken alone; NaN where there is too little to tell.
+        lo: Lower bound of the 95 % interval, taken alone; NaN where there is too little to tell, or a race chose on these prompts.
         hi: Upper bound.
-        p: p-value; with `n_compared` comparisons counted (Holm).
+        p: p-value; with `n_compared` comparisons counted (Holm); NaN as above.
         n: Prompts scored in both.
         n_compared: Cells compared with the baseline on these prompts.
     """
@@ -102,8 +117,15 @@ class Choice:
         confirm: Summary on those held out, or None.
         limits: The limits, and which cells meet them.
         times: Change of latency from the baseline for `top` and `pick`, by cell id: see `workbench.comparing.adaptertimes`.
-        n_left_out: Prompts of an unfinished run that not every cell answered; they do not count.
+        raced: True if a tuner asked for the answers; then `n_dropped` cells are those it dropped.
+        candidates: Cells that could be picked, limits aside; after a race its finalists.
         n_dropped: Cells that were asked clearly fewer prompts than the others; they are no candidates.
+        unscored: Cells left out because clearly fewer of their answers have a score than of others'.
+        n_left_out: Prompts of an unfinished run that not every candidate answered; they do not count.
+        n_unscored: Prompts that could not be scored in every candidate; they do not count.
+        n_trained: Prompts that an adapter of the run was trained on; they do not count.
+        refused: Adapters trained on most of the prompts; their cells are no candidates.
+        notes: What to know of the adapters of pick, best and baseline, and of what a race was for, a sentence each.
         needed: How many more prompts would settle what is not settled, in words; None if there is nothing to settle.
     """
 
@@ -124,21 +146,16 @@ class Choice:
     confirm: pd.DataFrame | None = field(repr=False)
     limits: tuple[Limited, ...]
     times: dict[str, dict[str, float]] = field(repr=False)
-    n_left_out: int
+    raced: bool
+    candidates: frozenset[str]
     n_dropped: int
+    unscored: tuple[str, ...]
+    n_left_out: int
+    n_unscored: int
+    n_trained: int
+    refused: tuple[str, ...]
+    notes: tuple[str, ...]
     needed: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Sides:
-    """The answers by side of the split."""
-
-    select: pd.DataFrame
-    confirm: pd.DataFrame | None
-    why_not: str | None
-    whole: frozenset[str]
-    n_dropped: int
-    n_left_out: int
 
 
 class _Judged(NamedTuple):
@@ -188,79 +205,50 @@ def choose(
         raise WorkbenchError(
             f"no answer of this run is scored by {name!r}: there is nothing to choose by"
         )
-    sides = _sides(tidy, base)
-    select = _summary(run, sides.select, base, name, generator)
+    found = sides(tidy, run, base)
+    select = _summary(run, found.select, base, name, generator)
     confirm = None
-    if sides.confirm is not None:
-        confirm = _summary(run, sides.confirm, base, name, generator)
+    if found.confirm is not None:
+        confirm = _summary(run, found.confirm, base, name, generator)
     checked = limiting.check(limits, run, select)
-    allowed = _ordered(select, _allowed(select, sides.whole, checked), base)
-    judged = _judge(run, sides, allowed, base, generator)
+    rivals = _ordered(select, _allowed(select, found.rivals, checked), base)
+    judged = _judge(run, found, rivals, base, generator)
+    allowed = [cell for cell in rivals if cell in found.candidates]
     bag = None
-    if confirm is None and allowed:
-        bag = out_of_bag(stats.prompt_means(sides.select), base, allowed, n_boot, generator)
-    moved = [c for c in dict.fromkeys((judged.pick, judged.top)) if c not in (None, base)]
+    if confirm is None and allowed and not found.raced:
+        bag = out_of_bag(stats.prompt_means(found.select), base, allowed, n_boot, generator)
+    named = [c for c in dict.fromkeys((judged.pick, judged.top, base)) if c is not None]
+    shared = {key: getattr(found, key) for key in _SHARED}
     return Choice(
         **judged._asdict(),
+        **shared,
         baseline=base,
         objective=name,
         held_out=confirm is not None,
-        why_not=sides.why_not,
-        n_prompts=(_prompts(sides.select), 0 if sides.confirm is None else _prompts(sides.confirm)),
+        n_prompts=(
+            n_prompts(found.select),
+            0 if found.confirm is None else n_prompts(found.confirm),
+        ),
         bag=bag,
         select=select,
         confirm=confirm,
         limits=checked,
-        times=_times(run, [(str(c), base) for c in moved], generator),
-        n_left_out=sides.n_left_out,
-        n_dropped=sides.n_dropped,
+        times=_times(run, [(c, base) for c in named if c != base], generator),
+        notes=_notes(run, found, named, name),
     )
 
 
-# ------------------------------------------------------------------------------------------------ the prompts
-
-
-def _sides(tidy: pd.DataFrame, baseline: str) -> _Sides:
-    """The answers to choose on and those to measure on."""
-    n_cells = tidy["cell_id"].nunique()
-    tidy, whole, n_left_out = _comparable(tidy, baseline)
-    rest = whole, n_cells - len(whole), n_left_out
-    sides = {name: tidy[tidy["split"].eq(name)] for name in (SELECT, CONFIRM)}
-    if tidy["split"].nunique() < 2:
-        return _Sides(tidy, None, NOT_HELD_OUT, *rest)
-    few = {name: _clusters(rows) for name, rows in sides.items()}
-    if min(few.values()) < MIN_SIDE:
-        why = (
-            f"Too few prompts to choose on some and measure on others ({few[SELECT]:,} and {few[CONFIRM]:,}; "
-            f"{MIN_SIDE} of each are needed)"
-        )
-        return _Sides(tidy, None, why, *rest)
-    return _Sides(sides[SELECT], sides[CONFIRM], None, *rest)
-
-
-def _comparable(tidy: pd.DataFrame, baseline: str) -> tuple[pd.DataFrame, frozenset[str], int]:
-    """Only what can be compared, so that no cell is better for easier prompts: (answers, cells, prompts left out).
-
-    Cells that were asked clearly fewer prompts than others are no candidates (a tuner has dropped them); of the others, prompts
-    that not each was asked are left out (the run is not finished).
-    """
-    asked = tidy.groupby("cell_id")["prompt_id"].nunique()
-    whole = {str(c) for c in asked.index[asked >= WHOLE * asked.max()]} | {baseline}
-    rows = tidy[tidy["cell_id"].isin(whole)]
-    cells = rows.groupby("prompt_id")["cell_id"].nunique()
-    shared = cells.index[cells == rows["cell_id"].nunique()]
-    kept = rows[rows["prompt_id"].isin(shared)] if len(shared) > 1 else rows
-    return kept, frozenset(whole), len(cells) - kept["prompt_id"].nunique()
-
-
-def _clusters(rows: pd.DataFrame) -> int:
-    """Independent prompts with a score: groups as one."""
-    table = stats.prompt_means(rows[rows["score"].notna()])
-    return len(table.prompts) if table.codes is None else int(table.codes.max()) + 1
-
-
-def _prompts(rows: pd.DataFrame) -> int:
-    return int(rows.loc[rows["score"].notna(), "prompt_id"].nunique())
+def _notes(run: RunTables, found: Sides, cells: Sequence[str], objective: str) -> tuple[str, ...]:
+    """What to know of the adapters of some cells and of those that were refused, and of a race for something else."""
+    adapters = run.cells.set_index("cell_id")["adapter"]
+    wanted = dict.fromkeys([*found.refused, *(str(adapters[cell]) for cell in cells)])
+    parts = [found.select] if found.confirm is None else [found.select, found.confirm]
+    prompts = {str(p) for part in parts for p in part["prompt_id"].unique()}
+    said = adapternotes.notes(run.manifest, wanted, prompts)
+    sought = str((run.manifest.get("tuning") or {}).get("objective", objective)).split(",")[0]
+    if sought != objective:
+        said.append(f"The run was tuned for {sought}: what it dropped may be good by {objective}.")
+    return tuple(said)
 
 
 def _summary(
@@ -277,26 +265,32 @@ def _summary(
 
 
 def _judge(
-    run: RunTables, sides: _Sides, allowed: Sequence[str], base: str, rng: np.random.Generator
+    run: RunTables, sides: Sides, rivals: Sequence[str], base: str, rng: np.random.Generator
 ) -> _Judged:
-    """The rule of the module docstring, for the cells that may be picked, best first."""
+    """The rule of the module docstring, for the cells that meet the limits, best first."""
+    allowed = [cell for cell in rivals if cell in sides.candidates]
     if not allowed:
         return _Judged("none", None, None, (), None, None, None, None)
     top = allowed[0]
-    rows = sides.select
-    among = rows[rows["cell_id"].isin([*allowed, base])]
+    among = sides.select[sides.select["cell_id"].isin([*allowed, base])]
     versus = _differences(among, base, rng, sides.n_dropped)
+    if sides.raced:  # what a fixed sample would say
+        versus = {c: replace(d, lo=np.nan, hi=np.nan, p=np.nan) for c, d in versus.items()}
     chosen, confirmed = versus.get(top), _held_out(sides, top, base, rng)
-    alike = _alike(rows[rows["cell_id"].isin(allowed)], allowed, rng)
+    alike = _alike(sides.select, rivals, top, rng)
     verdict = _verdict(top, base, allowed, chosen, confirmed)
     pick = base if verdict in ("tie", "top", "unconfirmed") else top
-    if verdict in ("better", "only"):
-        rivals = [c for c in alike if verdict == "only" or (c in versus and versus[c].better)]
-        pick = _faster(run, top, rivals, rng)
+    if pick != base:
+        others = [c for c in allowed if c in alike and c not in (top, base)]
+        if verdict == "better":
+            others = [c for c in others if c in versus and versus[c].better]
+        elif verdict == "confirmed":
+            others = [c for c in others if sides.raced and _better(sides, c, base, rng)]
+        pick = _faster(run, top, others, rng)
     if pick not in (top, base):
         confirmed = _held_out(sides, pick, base, rng)
     hidden = {pick, base, top} if pick == base else {pick, base}
-    ties = tuple(c for c in allowed if c in alike and c not in hidden)
+    ties = tuple(c for c in rivals if c in alike and c not in hidden)
     rival = ties[0] if top == base and ties else top
     needed = None
     if rival != base:
@@ -305,17 +299,29 @@ def _judge(
     return _Judged(verdict, pick, top, ties, chosen, confirmed, picked, needed)
 
 
-def _allowed(select: pd.DataFrame, whole: frozenset[str], checked: Sequence[Limited]) -> list[str]:
-    """The scored cells that meet all limits."""
-    known = select["quality"].notna() & select["cell_id"].isin(whole)
+def _better(sides: Sides, cell: str, baseline: str, rng: np.random.Generator) -> bool:
+    """Whether a cell beats the baseline on the prompts held out."""
+    found = _held_out(sides, cell, baseline, rng)
+    return found is not None and found.better
+
+
+def _allowed(select: pd.DataFrame, cells: Collection[str], checked: Sequence[Limited]) -> list[str]:
+    """Those of some cells that are scored and meet all limits."""
+    known = select["quality"].notna() & select["cell_id"].isin(cells)
     scored = select.loc[known, "cell_id"]
     return [str(c) for c in scored if all(limited.status[str(c)] == "met" for limited in checked)]
 
 
 def _ordered(select: pd.DataFrame, cells: Sequence[str], baseline: str) -> list[str]:
-    """Cells, best first; of equal ones the baseline, then the faster."""
+    """Cells, best first; of equal ones the baseline, then the faster.
+
+    They are ordered by their difference from the baseline on the prompts scored in both, where there is one: the same order as
+    that of their scores if all are scored on the same prompts.
+    """
     mine = select[select["cell_id"].isin(cells)]
-    return [str(c) for c in ranked(mine.assign(quality=mine["quality"].round(9)), baseline).index]
+    diffs = mine["diff_vs_baseline"]
+    worth = mine["quality"] if diffs.isna().any() else diffs
+    return [str(c) for c in ranked(mine.assign(quality=worth.round(9)), baseline).index]
 
 
 def _differences(
@@ -342,7 +348,7 @@ def _differences(
 
 
 def _held_out(
-    sides: _Sides, cell: str | None, baseline: str, rng: np.random.Generator
+    sides: Sides, cell: str | None, baseline: str, rng: np.random.Generator
 ) -> Difference | None:
     """One cell against the baseline on the prompts held out."""
     if sides.confirm is None or cell in (None, baseline):
@@ -370,16 +376,30 @@ def _verdict(
     return "unconfirmed" if confirmed is not None and not confirmed.diff > 0 else "better"
 
 
-def _alike(frame: pd.DataFrame, cells: Sequence[str], rng: np.random.Generator) -> set[str]:
-    """The cells that cannot be told from the best (the best included)."""
-    if len(cells) < 2:
-        return set(cells)
-    found = stats.confidence_set(frame, rng=rng)
-    return {cells[0], *found.loc[found["in_set"].eq(True), "cell_id"].astype(str)}
+def _alike(
+    frame: pd.DataFrame, cells: Sequence[str], top: str, rng: np.random.Generator
+) -> set[str]:
+    """The cells that cannot be told from the best (the best included).
+
+    A search asks some cells fewer prompts than others: each is judged on those it was asked, among all that were asked them.
+    """
+    rows = frame[frame["cell_id"].isin(cells)]
+    asked = {str(c): frozenset(p) for c, p in rows.groupby("cell_id")["prompt_id"]}
+    alike = {top}
+    for prompts in dict.fromkeys(asked.values()):
+        field = [cell for cell in asked if asked[cell] >= prompts]
+        if len(field) < 2:
+            alike.update(field)
+            continue
+        mine = rows[rows["cell_id"].isin(field) & rows["prompt_id"].isin(prompts)]
+        found = stats.confidence_set(mine, rng=rng)
+        inside = found.loc[found["in_set"].eq(True), "cell_id"].astype(str)
+        alike.update(cell for cell in inside if asked[cell] == prompts)
+    return alike
 
 
 def _needed(
-    sides: _Sides,
+    sides: Sides,
     verdict: Verdict,
     pair: tuple[str, str],
     chosen: Difference | None,
@@ -389,14 +409,12 @@ def _needed(
     settled = verdict in ("none", "confirmed") or (chosen is None and verdict != "top")
     if settled or (verdict == "better" and (confirmed is None or confirmed.better)):
         return None
-    rows = sides.select if sides.confirm is None else sides.confirm
-    scored = rows[rows["score"].notna()]
-    if not set(pair) <= set(scored["cell_id"]):
-        return None
     if sides.confirm is None:
-        return str(stats.needed(scored, *pair, comparisons=chosen.n_compared if chosen else 1).text)
-    said = stats.needed(scored, *pair).text
-    return f"{said} (Of prompts held out; those to choose on come on top.)"
+        n = 1 if chosen is None else max(chosen.n_compared, 1)
+        return settling(sides.select, *pair, comparisons=n)
+    said = settling(sides.confirm, *pair)
+    more = " (Of prompts held out; those to choose on come on top.)"
+    return f"{said}{more}" if said not in (None, TOO_FEW) else said
 
 
 def _faster(run: RunTables, top: str, rivals: Sequence[str], rng: np.random.Generator) -> str:

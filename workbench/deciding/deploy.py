@@ -157,6 +157,10 @@ def _generation_config(target: Target) -> Artefact:
     notes.append(
         "It has no token ids: keep eos_token_id, bos_token_id and pad_token_id of the checkpoint's own file."
     )
+    notes.append(
+        "It takes the place of the checkpoint's own file, or becomes model.generation_config: given to generate() beside it, "
+        "transformers fills in from the checkpoint, and 4.50 to 4.57 even replace what equals a default."
+    )
     if target.params.greedy:
         notes.append(
             "Greedy: do_sample is false, and the other sampling fields have values that do nothing."
@@ -179,14 +183,20 @@ from transformers import {imports}
 '''
 _PLAIN_LOAD: Final = """\
 tokenizer = AutoTokenizer.from_pretrained(MODEL{revision})
-model = AutoModelForCausalLM.from_pretrained(MODEL{revision}, dtype="auto", device_map="auto")
+model = AutoModelForCausalLM.from_pretrained(MODEL{revision}, dtype="auto")
+model.to("cuda" if torch.cuda.is_available() else "cpu")
 """
 _AWQ_LOAD: Final = """\
 loaded = load(MODEL)  # reads AWQ checkpoints on any machine
 model, tokenizer = loaded.model, loaded.tokenizer
-CONFIG.eos_token_id = list(loaded.eos_token_ids)
 """
+_AWQ_IDS: Final = "CONFIG.eos_token_id = list(loaded.eos_token_ids)\n"
 _TAIL: Final = """\
+
+# The checkpoint's own settings must go: transformers fills in from them, even what was given if it equals a default.
+for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+    setattr(CONFIG, name, getattr(model.generation_config, name))
+{ids}model.generation_config = CONFIG
 
 messages = {messages}
 question = " ".join(sys.argv[1:])
@@ -196,8 +206,13 @@ inputs = tokenizer.apply_chat_template(
     messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
 ).to(model.device)
 with torch.inference_mode():
-    output = model.generate(**inputs, generation_config=CONFIG{more})
-print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+    output = model.generate(**inputs{more})
+text = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+{trim}print(text)
+"""
+_TRIM: Final = """\
+for stop in CONFIG.stop_strings:  # transformers leaves it at the end
+    text = text.split(stop)[0]
 """
 
 
@@ -217,9 +232,14 @@ def _snippet(target: Target, headline: str) -> Artefact:
     text += _AWQ_LOAD if own else _PLAIN_LOAD.format(revision=revision)
     text += "model = PeftModel.from_pretrained(model, ADAPTER)\n" if target.adapter else ""
     more = ", tokenizer=tokenizer" if target.params.stop else ""
-    text += _TAIL.format(messages=repr(messages(target)), more=more)
+    text += _TAIL.format(
+        messages=repr(messages(target)),
+        more=more,
+        ids=_AWQ_IDS if own else "",
+        trim=_TRIM if target.params.stop else "",
+    )
     needs = [
-        "transformers",
+        "transformers 4.56 or newer",
         *(["peft"] if target.adapter else []),
         *(["this package"] if own else []),
     ]
@@ -237,7 +257,8 @@ def _snippet(target: Target, headline: str) -> Artefact:
 
 def _quiet(text: str) -> str:
     """A line that can stand in a docstring or a comment."""
-    return " ".join(text.replace("\\", "/").replace('"', "'").split())
+    shown = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(shown.replace("\\", "/").replace('"', "'").split())
 
 
 # ------------------------------------------------------------------------------------ OpenAI-compatible servers
@@ -339,7 +360,9 @@ def _workers_ai(target: Target) -> Artefact:
         else:
             body[name] = value
     if p.top_k is None and not p.greedy:
-        notes.append("top_k is absent, which is off: the card has no value that says so.")
+        notes.append(
+            "top_k is absent, since the card has no value for off: what the service takes then is not known."
+        )
     if target.adapter:
         body["lora"] = target.adapter
         notes.append(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pandas as pd
 
-from workbench.deciding.words import rows_of, settings, varied
+from workbench.deciding.naming import rows_of, settings, varied
 from workbench.reporting.amounts import bounds, count, ms, number, percent, points
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def table(choice: Choice, cells: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         ``role`` ("pick", "baseline", "pick, baseline", "highest score", "tie"), ``cell_id``, ``settings`` (in words), then
-        those of `QUALITY` and `VERSUS` on the prompts that chose (shares), the same with ``confirm_`` before on those held out
+        those of `QUALITY` and `VERSUS` on the prompts that chose (shares; after a race without the interval), the same with ``confirm_`` before on those held out
         (NaN if none are), `COSTS` (milliseconds, tokens, share), one column for each limit: whether it is met.
     """
     roles: dict[str, list[str]] = {}
@@ -52,13 +53,15 @@ def table(choice: Choice, cells: pd.DataFrame) -> pd.DataFrame:
     out = out.join(held.add_prefix("confirm_"), on="cell_id").join(
         select[list(COSTS)], on="cell_id"
     )
+    if choice.raced:  # they would be right of prompts that had not decided who is left
+        out[["diff_lo", "diff_hi"]] = np.nan
     for limited in choice.limits:
         out[limited.text] = [limited.status[c] for c in roles]
     return out
 
 
-def markdown(rows: pd.DataFrame, choice: Choice) -> str:
-    """The table as Markdown; columns without content are left out."""
+def texts(rows: pd.DataFrame, choice: Choice) -> dict[str, list[str]]:
+    """The first `MOST` rows in words and rounded numbers, heading to column; columns without content are left out."""
     shown = [{str(k): v for k, v in r.items()} for r in rows.head(MOST).to_dict("records")]
     chose = "quality on the prompts that chose, %" if choice.held_out else "quality, %"
     columns = {
@@ -75,7 +78,12 @@ def markdown(rows: pd.DataFrame, choice: Choice) -> str:
         **{limited.text: [str(r[limited.text]) for r in shown] for limited in choice.limits},
     }
     empty = ("", ms(float("nan")))
-    kept = {h: c for h, c in columns.items() if any(v not in empty for v in c)}
+    return {h: c for h, c in columns.items() if any(v not in empty for v in c)}
+
+
+def markdown(rows: pd.DataFrame, choice: Choice) -> str:
+    """The table as Markdown."""
+    kept = texts(rows, choice)
     text = [i < 2 or h in {limited.text for limited in choice.limits} for i, h in enumerate(kept)]
     lines = [_line(list(kept)), _line(["---" if t else "---:" for t in text])]
     lines += [_line(list(values)) for values in zip(*kept.values(), strict=True)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from workbench.params import CARD_DEFAULTS
+from workbench.deciding.naming import Named, is_off, varied
 from workbench.plan import number
 from workbench.records import BASE
 from workbench.reporting.amounts import count, listed, ms
@@ -16,7 +16,7 @@ from workbench.tables import SETTINGS
 from workbench.words import p_in_words, signed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from workbench.deciding.choose import Choice, Difference
     from workbench.deciding.limits import Limited
@@ -29,88 +29,7 @@ _NAMED: Final = 3
 """Most ties that are named in the text; the table has them all."""
 
 
-# ---------------------------------------------------------------------------------------------------- settings
-
-
-def rows_of(cells: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """The rows of the cells table by cell id."""
-    rows = ({str(k): v for k, v in row.items()} for row in cells.to_dict("records"))
-    return {str(row["cell_id"]): row for row in rows}
-
-
-def varied(cells: pd.DataFrame) -> list[str]:
-    """Settings, and adapter and template, that are not the same in all cells."""
-    names = [*SETTINGS, "stop", "template", "adapter"]
-    return [n for n in names if n in cells and len(set(map(_level, cells[n]))) > 1]
-
-
-def _level(value: object) -> str:
-    return "" if _off(value) else str(value)
-
-
-def _off(value: object) -> bool:
-    """True for a setting that is not set."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def settings(row: Row, names: Sequence[str]) -> str:
-    """The settings of a cell in a sentence: those named (temperature if none is), after the name that the study gives it.
-
-    >>> settings({"temperature": 0.3, "top_k": 20, "adapter": "terse"}, ["temperature", "top_k", "adapter"])
-    'temperature 0.3, top_k 20, adapter terse'
-    """
-    parts = []
-    greedy = row["temperature"] == 0
-    for name in names or ["temperature"]:
-        value = row[name]
-        if name == "adapter":
-            parts.append("no adapter" if value == BASE else f"adapter {value}")
-        elif greedy and name in ("top_p", "top_k", "min_p"):
-            continue
-        elif _off(value):
-            parts.append(f"no {name}")
-        elif name == "stop":
-            parts.append(f"stop {', '.join(map(repr, value))}")
-        else:
-            parts.append(f"{name} {number(value) if not isinstance(value, str) else value}")
-    text = ", ".join(parts)
-    own = row.get("name")
-    return f"{own} ({text})" if isinstance(own, str) and own not in text else text
-
-
-def is_card_default(row: Row) -> bool:
-    """True if a cell has the model card's settings (but for max_tokens, which every study sets) and no adapter."""
-    off = [s for s in SETTINGS if s not in CARD_DEFAULTS]
-    return (
-        row["temperature"] == CARD_DEFAULTS["temperature"]
-        and all(_off(row[s]) for s in off)
-        and row["adapter"] == BASE
-    )
-
-
 # ------------------------------------------------------------------------------------------------------- lines
-
-
-class Named:
-    """A choice with the words for its cells."""
-
-    def __init__(self, choice: Choice, cells: pd.DataFrame) -> None:
-        self.choice = choice
-        self.rows = rows_of(cells)
-        self.varied = varied(cells)
-        self.n_cells = len(cells)
-
-    def cell(self, cell: str | None) -> str:
-        """A cell by its settings."""
-        return settings(self.rows[str(cell)], self.varied)
-
-    @property
-    def baseline(self) -> str:
-        """The baseline, short."""
-        row = self.rows[self.choice.baseline]
-        if is_card_default(row):
-            return "the card's defaults"
-        return f"the baseline ({settings(row, self.varied)})"
 
 
 def lines(choice: Choice, cells: pd.DataFrame, not_tested: str) -> list[str]:
@@ -124,35 +43,63 @@ def lines(choice: Choice, cells: pd.DataFrame, not_tested: str) -> list[str]:
     named = Named(choice, cells)
     out = [_headline(named), _evidence(named), _ties(named), _latency(named)]
     out += [_limit(named, limited) for limited in choice.limits]
-    out += [_cut_off(named), choice.needed or "", _left_out(choice), not_tested]
+    out += [_cut_off(named), choice.needed or "", _left_out(named), " ".join(choice.notes)]
+    out.append(not_tested)
     return [line for line in out if line]
 
 
 def _headline(named: Named) -> str:
     c = named.choice
     if c.verdict == "none":
-        bounds = " and ".join(limited.text for limited in c.limits)
-        return f"No cell is known to meet {bounds}: there is nothing to recommend."
+        return f"{_why_none(c)}: there is nothing to recommend."
     if c.verdict == "top":
-        only = named.n_cells == 1
-        why = (
-            "it is the only cell"
-            if only
-            else f"no other of {named.n_cells} cells scores higher{_where(c)}"
-        )
+        why = f"no other of {named.field} scores higher{_where(c)}"
+        if len(c.candidates) < 2:
+            why = "no other cell can be compared with it"
+            if named.n_cells == 1:
+                why = "it is the only cell"
+            elif c.raced and c.n_dropped == named.n_cells - 1:
+                why = f"all {c.n_dropped:,} others surely lost the race, or broke a limit"
         return f"Keep {named.baseline}: {why}."
     if c.verdict == "tie":
-        return f"Keep {named.baseline}: nothing beats it beyond chance."
+        return f"Keep {named.baseline}: {_not_shown(c)}."
     if c.verdict == "unconfirmed":
         return f"Keep {named.baseline}: what beat it on the prompts used for choosing did not on those held out."
     pick = f"Use {named.cell(c.pick)}"
     if c.verdict == "only":
-        return f"{pick}: the highest score of the cells that meet the limits{_gain(named)}."
+        return f"{pick}: the highest score of {_among(c)}{_gain(named)}."
     return f"{pick}{_gain(named)}."
 
 
+def _why_none(c: Choice) -> str:
+    """Why no cell is picked."""
+    if c.limits:
+        return f"No cell is known to meet {' and '.join(limited.text for limited in c.limits)}"
+    if c.refused:
+        return f"Every cell has an adapter that was trained on most of the prompts ({', '.join(c.refused)})"
+    return "No cell has scores to choose by"
+
+
+def _not_shown(c: Choice) -> str:
+    """Why the baseline stays though another scores higher."""
+    if not c.raced:
+        return "nothing beats it beyond chance"
+    if c.confirmed is None or math.isnan(c.confirmed.diff):
+        return "nothing is shown to beat it"
+    return f"the best of the race does not beat it beyond chance on the {count(c.confirmed.n, 'prompt')} held out"
+
+
+def _among(c: Choice) -> str:
+    """The cells that the pick is the best of, where the baseline is none of them."""
+    if any(limited.status[c.baseline] != "met" for limited in c.limits):
+        return "the cells that meet the limits"
+    if c.baseline in c.unscored:
+        return "the cells that could be scored, which the baseline could not"
+    return "the finalists" if c.raced else "the cells that can be judged by these prompts"
+
+
 def _where(c: Choice) -> str:
-    if c.held_out:
+    if c.held_out or c.raced:
         return f" on the {count(c.n_prompts[0], 'prompt')} used for choosing"
     return f" on {count(c.n_prompts[0], 'prompt')}"
 
@@ -161,12 +108,15 @@ def _gain(named: Named) -> str:
     """The headline number: what the pick gains on prompts that did not pick it."""
     c = named.choice
     if c.confirmed is not None:
-        return f": {_points(c.confirmed)} over {named.baseline} on {count(c.confirmed.n, 'prompt')} held out"
+        if math.isnan(c.confirmed.diff):
+            return ""
+        few = ", too few to tell from chance" if math.isnan(c.confirmed.lo) else ""
+        return f": {_points(c.confirmed)} over {named.baseline} on {count(c.confirmed.n, 'prompt')} held out{few}"
     if c.bag is not None and c.pick == c.top:
         gain = _spanned(c.bag.gain, c.bag.lo, c.bag.hi)
         return f": about {gain} over {named.baseline} on prompts that had no part in the choice"
     seen = c.picked or c.chosen
-    if seen is None:
+    if seen is None or math.isnan(seen.diff) or c.raced:
         return ""
     return f": {_points(seen)} over {named.baseline} on {count(seen.n, 'prompt')}, those that picked it"
 
@@ -174,12 +124,21 @@ def _gain(named: Named) -> str:
 def _evidence(named: Named) -> str:
     """The numbers behind the headline: what the prompts that chose say, what the others do, and what was luck."""
     c = named.choice
-    if c.chosen is None or c.verdict == "top":
-        return ""
     seen = c.picked or c.chosen
+    if c.verdict == "top" or seen is None or math.isnan(seen.diff):
+        return ""
     if c.held_out:
         return _measured(named, seen)
-    return _resampled(named, seen)
+    return _unmeasured(named, seen) if c.raced else _resampled(named, seen)
+
+
+def _unmeasured(named: Named, seen: Difference) -> str:
+    """After a race without prompts held out."""
+    c = named.choice
+    return (
+        f"Highest score of {named.field}: {named.cell(c.top)}, {_points(seen)} on the {count(seen.n, 'prompt')} of the race. "
+        f"{c.why_not}; what of that is luck cannot be told from prompts that decided who is left."
+    )
 
 
 def _measured(named: Named, seen: Difference) -> str:
@@ -190,10 +149,11 @@ def _measured(named: Named, seen: Difference) -> str:
         return (
             f"No held-out prompt is scored in both; on the others, that picked it, {_points(seen)}."
         )
+    p = "" if c.raced else f" ({_p(seen)})"
     if c.verdict in ("tie", "unconfirmed"):
         text = (
-            f"Highest score of {named.n_cells} cells: {named.cell(c.top)}, {_points(seen)} on the {count(seen.n, 'prompt')} that "
-            f"picked it ({_p(seen)}), {_points(found)} on {found.n:,} held out"
+            f"Highest score of {named.field}: {named.cell(c.top)}, {_points(seen)} on the {count(seen.n, 'prompt')} that "
+            f"picked it{p}, {_points(found)} on {found.n:,} held out"
         )
     else:
         text = f"On the {seen.n:,} others, that picked it, {_points(seen)}"
@@ -203,8 +163,10 @@ def _measured(named: Named, seen: Difference) -> str:
     else:
         text += ", so no luck shows"
     if c.verdict == "better":
-        text += f" ({_p(seen)})"
+        text += p
     text += "."
+    if c.raced:
+        return f"{text} {_by_itself(found)}"
     if c.verdict == "better" and not found.better:
         text += " On the held-out ones alone that is within chance."
     if c.verdict == "confirmed":
@@ -214,6 +176,14 @@ def _measured(named: Named, seen: Difference) -> str:
     return text
 
 
+def _by_itself(found: Difference) -> str:
+    """What the held-out prompts say after a race, where nothing else counts."""
+    if math.isnan(found.p):
+        return "Those held out, the only ones that count after a race, are too few to tell it from chance."
+    chance = "beyond" if found.better else "within"
+    return f"On those held out, the only ones that count after a race, it is {chance} chance ({p_in_words(found.p)})."
+
+
 def _resampled(named: Named, seen: Difference) -> str:
     """Where none were."""
     c = named.choice
@@ -221,7 +191,7 @@ def _resampled(named: Named, seen: Difference) -> str:
     picked = f"the {count(seen.n, 'prompt')} that picked it"
     text = f"On {picked}, {_points(seen)} ({_p(seen)})"
     if kept:
-        best = f"Highest score of {named.n_cells} cells: {named.cell(c.top)}"
+        best = f"Highest score of {named.field}: {named.cell(c.top)}"
         text = f"{best}, {_points(seen)} on {picked} ({_p(seen)})"
     if c.bag is None:
         return f"{text}. {c.why_not}; how much of it is luck cannot be told from so few."
@@ -244,6 +214,10 @@ def _ties(named: Named) -> str:
     verb = "ties" if len(c.ties) == 1 else "tie"
     text = f"{count(len(c.ties), 'setting')} {verb} with {pick}: {shown}"
     text += f"; and {more:,} more" if more > 0 else ""
+    outside = sum(t not in c.candidates for t in c.ties)
+    if outside:
+        verb = "was no finalist" if outside == 1 else "were no finalists"
+        text += f" ({outside:,} of them {verb}, and so answered no held-out prompts)"
     if c.pick not in (c.top, c.baseline):
         text += ". The pick is faster than the highest score beyond chance"
     return f"{text}."
@@ -282,7 +256,7 @@ def _cut_off(named: Named) -> str:
     if rate is None or not rate >= _MANY_CUT:
         return ""
     whose = "the baseline's" if c.pick == c.baseline else "its"
-    return f"{100 * rate:.0f} % of {whose} answers are cut off at max_tokens {named.rows[str(c.pick)]['max_tokens']}."
+    return f"{100 * rate:.0f} % of {whose} answers are cut off at max_tokens {number(named.rows[str(c.pick)]['max_tokens'])}."
 
 
 def _limit(named: Named, limited: Limited) -> str:
@@ -319,17 +293,34 @@ def _figure(limited: Limited, cell: str) -> str:
     return f"{value:.1f}" if limited.metric == "n_output_tokens_mean" else f"{value:.3f}"
 
 
-def _left_out(c: Choice) -> str:
+def _left_out(named: Named) -> str:
+    """Prompts and cells that do not count, by reason."""
+    c = named.choice
     said = []
-    if c.n_left_out:
-        do = "do" if c.n_left_out > 1 else "does"
-        said.append(f"{count(c.n_left_out, 'prompt')} that not every cell was asked {do} not count")
+    for n, why in (
+        (c.n_left_out, f"not every {'finalist' if c.raced else 'cell'} was asked"),
+        (c.n_unscored, "could not be scored in every cell"),
+        (c.n_trained, "an adapter of this run was trained on"),
+    ):
+        if n:
+            said.append(f"{count(n, 'prompt')} that {why} {'do' if n > 1 else 'does'} not count")
     if c.n_dropped:
         was = "were" if c.n_dropped > 1 else "was"
+        how = "asked fewer prompts and"
+        if c.raced:
+            how = "dropped by the race and"
+        said.append(f"{count(c.n_dropped, 'cell')} {was} {how} {was} not considered")
+    if c.unscored:
+        shown = "; ".join(named.cell(cell) for cell in c.unscored[:_NAMED])
+        more = len(c.unscored) - _NAMED
+        shown += f"; and {more:,} more" if more > 0 else ""
         said.append(
-            f"{count(c.n_dropped, 'cell')} {was} asked fewer prompts and {was} not considered"
+            f"left out, since many of their answers could not be scored: {count(len(c.unscored), 'cell')} ({shown})"
         )
-    return f"{'; '.join(said)}." if said else ""
+    if c.refused and c.verdict != "none":
+        said.append(f"cells with {' or '.join(c.refused)} were not considered")
+    text = "; ".join(said)
+    return f"{text[0].upper()}{text[1:]}." if said else ""
 
 
 # ------------------------------------------------------------------------------------------------- not tested
@@ -346,9 +337,9 @@ def not_tested(cells: pd.DataFrame, facts: Mapping[str, Any], *, timed: bool) ->
     names = varied(cells)
     row = {str(k): v for k, v in cells.iloc[0].items()}
     fixed = [s for s in SETTINGS if s not in names]
-    off = [s for s in fixed if _off(row[s])]
+    off = [s for s in fixed if is_off(row[s])]
     items = [f"any {listed(off, most=len(off)).replace(' and ', ' or ')}"] if off else []
-    items += [f"another {s} than {number(row[s])}" for s in fixed if not _off(row[s])]
+    items += [f"another {s} than {number(row[s])}" for s in fixed if not is_off(row[s])]
     if "adapter" not in names:
         alone = row["adapter"]
         items.append("any adapter" if alone == BASE else f"another adapter than {alone}, or none")
