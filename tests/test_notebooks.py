@@ -20,9 +20,20 @@ SMALL: dict[str, dict[str, Any]] = {
     "01_quickstart": {"LIMIT": 3},
     "02_sampling_grid": {"LIMIT": 2, "STUDY": "../tests/data/sampling_small.yaml"},
     "03_adapters": {"LIMIT": 6, "TRAINING": {"rank": 2, "epochs": 1}, **TINY},
+    "04_tuning": {"LIMIT": 24, "TRIALS": 2},
+    "05_latency": {"LIMIT": 3, "PROMPTS": 2, "ROUNDS": 1},
+    "06_reading_results": {"STUDIES": 20},
     "07_own_data": {"LIMIT": 6},
 }
-PICTURES = {"01_quickstart": 1, "02_sampling_grid": 7, "03_adapters": 6, "07_own_data": 1}
+PICTURES = {
+    "01_quickstart": 1,
+    "02_sampling_grid": 7,
+    "03_adapters": 6,
+    "04_tuning": 3,
+    "05_latency": 2,
+    "06_reading_results": 2,
+    "07_own_data": 1,
+}
 NAMES = sorted([*SMALL, "report"])
 """The report's notebook is run by tests/test_reporting.py."""
 LONGEST_CELL_LINES = 10
