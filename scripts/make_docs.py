@@ -25,10 +25,14 @@ import yaml
 from workbench import registry
 from workbench.cli import app
 from workbench.cli.base import ORDER, Exit
+from workbench.params import SamplingParams
+from workbench.plan import Cell
 from workbench.prompts import PromptSet
 from workbench.records import Generation
 from workbench.scorers import FAMILIES, get_scorer, score_generation
+from workbench.scorers.base import TogetherScorer, score_together
 from workbench.scorers.checks import CHECKS, COUNTED
+from workbench.scorers.together import Asked, Means
 from workbench.studyfields import NEEDED, STUDY_FIELDS, Form, StudyField
 
 if TYPE_CHECKING:
@@ -201,15 +205,19 @@ def about(name: str) -> str:
     """A scorer: what it does, its options, and how it judges its cases."""
     doc = inspect.getdoc(FAMILIES[name]) or ""
     paragraphs = doc.partition("Attributes:")[0].strip().replace("``", "`")
-    return f"{paragraphs}\n\n{options_table(name)}\nSome answers, judged:\n\n{cases_table(name)}"
+    cases = yaml.safe_load(CASES.read_text(encoding="utf-8")).get(name)
+    judged = f"\nSome answers, judged:\n\n{cases_table(name, cases)}" if cases else ""
+    return f"{paragraphs}\n\n{options_table(name)}{judged}"
 
 
-def cases_table(name: str) -> str:
+def cases_table(name: str, cases: Sequence[dict[str, Any]]) -> str:
     """Answers and what the scorer says of them."""
-    cases = yaml.safe_load(CASES.read_text(encoding="utf-8"))[name]
     head = ("options", "target", "answer", "score", "because")
     rows = [
-        (*map(shown, (c.get("options"), c.get("target"), c["answer"])), *verdict(name, c))
+        (
+            *map(shown, (c.get("options"), c.get("target"), c.get("answer", c.get("answers")))),
+            *verdict(name, c),
+        )
         for c in cases
     ]
     used = [n for n in range(len(head)) if any(row[n] for row in rows)]
@@ -217,11 +225,19 @@ def cases_table(name: str) -> str:
 
 
 def verdict(name: str, case: dict[str, Any]) -> tuple[str, str]:
-    """The score of a case, and why."""
+    """The score of a case, and why; several answers are the repeats of a prompt."""
     row = {"id": "case", "prompt": "?", "target": case.get("target")}
     prompt = PromptSet.from_records([row])["case"]
-    made = Generation("cell", "case", 0, case["answer"], (), 1, case.get("finish", "stop"))
-    score = score_generation(get_scorer({name: case.get("options")}), made, prompt)
+    cell = Cell(SamplingParams())
+    made = [
+        Generation(cell.cell_id, "case", repeat, answer, (), 1, case.get("finish", "stop"))
+        for repeat, answer in enumerate(case.get("answers") or [case["answer"]])
+    ]
+    scorer = get_scorer({name: case.get("options")})
+    if isinstance(scorer, TogetherScorer):
+        score = score_together(scorer, [Asked(one, prompt, cell) for one in made], Means())[0]
+    else:
+        score = score_generation(scorer, made[0], prompt)
     if score.value is None:
         return "none", f"{score.reason}"
     return f"{score.value:.2f}".rstrip("0").rstrip("."), score.explanation

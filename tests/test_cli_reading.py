@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pytest
 from commands import Command, workbench
-from studies import N_ROWS, study_file, sums
+from studies import N_CELLS, N_ROWS, study_file, sums
 
 from workbench import api
 
@@ -178,6 +178,17 @@ def test_compare_two_runs(workbench: Command, results: Path) -> None:
 
 
 @pytest.mark.usefixtures("results")
+@pytest.mark.parametrize("option", [("--only", "worse"), ("--limit", 3)])
+def test_compare_adapters_shows_no_prompts(workbench: Command, option: tuple[str, object]) -> None:
+    """An option that would do nothing is refused."""
+    done = workbench("compare", "latest", "--baseline", "base", *option)
+    assert done.code == 2
+    assert "--only and --limit are for two cells: name one with --cell" in " ".join(
+        done.err.replace("│", " ").split()
+    )
+
+
+@pytest.mark.usefixtures("results")
 def test_compare_refuses_unknown_cells(workbench: Command) -> None:
     """The cells there are are listed."""
     done = workbench("compare", "latest", "--cell", "hot")
@@ -266,6 +277,7 @@ def test_import_a_csv_with_other_columns(workbench: Command, tmp_path: Path) -> 
         (["q.csv", "--to", "q.jsonl", "--name", "x"], 2, "--name: only with --answers"),
         (["q.csv", "--answers", "--to", "q.jsonl"], 2, "--to and --field: not with --answers"),
         (["q.csv"], 2, "say where to write the prompts: --to FILE.jsonl"),
+        (["q.csv", "r.csv", "--to", "q.jsonl"], 2, "several files: only with --answers"),
         (["q.csv", "--to", "q.jsonl", "--field", "prompt"], 2, "must be name=column, got 'prompt'"),
         (["nope.csv", "--to", "q.jsonl"], 1, "nope.csv: no such file"),
         (["q.csv", "--to", "q.jsonl"], 1, "q.csv:1"),
@@ -295,6 +307,18 @@ def test_import_answers_makes_a_run(workbench: Command, tmp_path: Path) -> None:
     scored = workbench("score", run, "--scorers", "numeric", "--json")
     assert scored.code == 0
     assert [row["quality"] for row in scored.json["cells"]] == [1.0]
+
+
+@pytest.mark.usefixtures("results")
+def test_logs_go_out_and_come_back(workbench: Command) -> None:
+    """A run taken out for inspect_ai and in again differs from it in nothing."""
+    done = workbench("export", "latest", "--to", "logs", "--format", "inspect", "--json")
+    assert len(done.json["files"]) == N_CELLS
+    back = workbench("import", *done.json["files"], "--answers", "--name", "back", "--json")
+    assert (back.code, back.err) == (0, "")
+    found = workbench("compare", "small", "back", "--json").json
+    assert (found["quality"]["diff"], found["better"], found["worse"]) == (0, 0, 0)
+    assert found["notes"] == ["Shared prompts: 6 of 6 and 6."]
 
 
 @pytest.mark.usefixtures("results")

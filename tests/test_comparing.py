@@ -167,7 +167,8 @@ def test_in_words():
     assert compare(run, "b").text == (
         "b against a, on the 24 prompts scored in both: 54.2 % against 41.7 %, +12.5 points (95 % interval -5.4 to +28.7). "
         "No difference found (p = 0.25); the interval still allows -5.4 to +28.7 points. "
-        "This p is of one comparison; the run has 3 cells to choose from.\n"
+        "This p is of one comparison; the run has 3 cells to choose from. "
+        "About 75 more prompts would settle the 12 points seen (80 % power).\n"
         "The score changed for 3 prompts: 3 better, 0 worse; 21 the same.\n"
         "An answer has 12.0 tokens against 10.0 (+2.0). Cut off at max_tokens: 0.0 % against 0.0 %; "
         "ending in a loop: 0.0 % against 0.0 % of the answers. The answers shown are equal word for word for 0 of 24 prompts.\n"
@@ -184,14 +185,27 @@ def test_in_words():
         (
             [1, 0] * 12,
             [1, 0] * 12,
-            "No difference found (p = 1); the interval still allows -11.4 to +11.4 points.",
+            (
+                "No difference found (p = 1); the interval still allows -11.4 to +11.4 points. "
+                "About 250 more prompts would settle a difference of 5 points (80 % power)."
+            ),
         ),
         (
             [0] * 14 + [1] * 46,
             [1] * 14 + [0] * 5 + [1] * 41,
-            "At the edge of what chance does (p = 0.064): more prompts would tell.",
+            (
+                "At the edge of what chance does (p = 0.064): more prompts would tell. "
+                "About 55 more prompts would settle the 15 points seen (80 % power)."
+            ),
         ),
-        ([0], [1], "Too few prompts to tell a difference from chance."),
+        (
+            [0],
+            [1],
+            (
+                "Too few prompts to tell a difference from chance. "
+                "How many more prompts would settle it cannot be told from so few."
+            ),
+        ),
     ],
 )
 def test_the_verdict_claims_no_more_than_the_numbers(before, after, verdict):

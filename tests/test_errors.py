@@ -25,6 +25,7 @@ def test_tree_is_as_drawn():
         "EngineError": "WorkbenchError",
         "OutOfMemory": "EngineError",
         "ContextOverflow": "EngineError",
+        "SettingInert": "EngineError",
         "EngineUnavailable": "EngineError",
         "StoreError": "WorkbenchError",
         "ScorerError": "WorkbenchError",

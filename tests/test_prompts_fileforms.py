@@ -139,6 +139,18 @@ def test_fine_tuning_files(tmp_path):
     assert made[2].tools == ({"type": "function"},)
 
 
+def test_an_answer_of_weight_0_is_no_target(tmp_path):
+    """It stays in the conversation, as the file's other answers of weight 0 do, and the prompt has no target."""
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "No"}]
+    rows = [
+        {"messages": [messages[0], messages[1] | {"weight": 0}]},
+        {"messages": [messages[0], messages[1] | {"weight": 1}]},
+    ]
+    context, learned = load(_file(tmp_path, "t.jsonl", "\n".join(map(json.dumps, rows)))).prompts
+    assert (context.messages, context.target) == (tuple(messages), None)
+    assert (learned.messages, learned.target) == (tuple(messages[:1]), "No")
+
+
 def test_an_answer_begun_for_the_model_stays(tmp_path):
     """Unless a file is all fine-tuning rows, last messages stay, so what we write reads back the same."""
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Well,"}]

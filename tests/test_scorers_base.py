@@ -115,7 +115,8 @@ def test_a_function_is_not_asked_about_targets():
 
 def test_needs_target_is_kept():
     """Families that need a target refuse a prompt without one; the others say they do not need it."""
-    extra = {"regex": {"pattern": "x"}, "length": {"max": 3}}
+    extra = {"regex": {"pattern": "x"}, "length": {"max": 3}, "majority_vote": {"scorer": "exact"}}
+    extra |= {name: {"k": 1, "scorer": "exact"} for name in ("pass_at_k", "pass_hat_k")}
     for name, cls in FAMILIES.items():
         made = get_scorer({name: extra.get(name)})
         said = made.target_problem(Prompt("p", ({"role": "user", "content": "?"},)))
@@ -334,7 +335,10 @@ TARGETS = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"asserts"}))
+ALONE = {name for name, cls in FAMILIES.items() if not hasattr(cls, "judge_together")}
+
+
+@pytest.mark.parametrize("name", sorted(ALONE - {"asserts"}))
 @pytest.mark.parametrize("part", ["answer is ", "1,234 ", '{"a": ', "not Rome. ", "1/", "```\n"])
 def test_a_huge_answer_gets_a_verdict(name, part):
     """An answer of 100,000 characters is judged, not refused, by every family."""

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, GPT2Config
 from workbench.engines.local import demo_model
 from workbench.engines.local.engine import LocalEngine
 from workbench.engines.local.loader import load
-from workbench.errors import EngineUnavailable, ModelError
+from workbench.errors import EngineUnavailable, ModelError, ParamError
 from workbench.training import Settings, card, loop, read
 from workbench.training.checkpoints import Checkpoints
 
@@ -82,6 +82,18 @@ def test_a_model_without_linear_layers(tmp_path: Path, targets: Any) -> None:
         "GPT2LMHeadModel has no plain linear layers, and adapters are trained on those alone"
     )
     assert not (tmp_path / "a" / "training.json").exists()
+
+
+def test_a_model_that_keeps_its_activations(
+    engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a model's code cannot compute activations again, asking for it is refused."""
+    monkeypatch.setattr(type(engine.model), "supports_gradient_checkpointing", False)
+    with pytest.raises(ParamError) as caught:
+        small(engine, tmp_path / "a", gradient_checkpointing=True)
+    assert str(caught.value) == (
+        "gradient_checkpointing must be false for this kind of model, got True"
+    )
 
 
 def test_rows_too_long_are_left_out_before_any_is_held_out(

@@ -3,145 +3,23 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from workbench import prompts
-from workbench.errors import AdapterError, PromptSetError
+from workbench.errors import AdapterError, ModelError, PromptSetError
 from workbench.prompts import PromptSet
+from workbench.training import train
 from workbench.training.overlap import FORMAT, RECORD, check_none, fingerprint, overlap
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-WORDS = st.lists(st.from_regex(r"[a-zäß]{1,6}|[0-9]{1,3}", fullmatch=True), min_size=1, max_size=8)
-SENTENCE = ".,;:!?\"'()[]{}…«»“”¿"
-
 
 def asks(text: str) -> str | None:
     """Fingerprint of one question."""
     return fingerprint([{"role": "user", "content": text}])
-
-
-@given(WORDS, st.data())
-def test_case_spaces_and_sentence_signs_do_not_count(words: list[str], data: st.DataObject) -> None:
-    """However a question's words are written and set apart, it is the same question."""
-    gap = st.text(alphabet=" \t\n" + SENTENCE, max_size=3).map(lambda s: f" {s} ")
-    text = "".join(data.draw(st.sampled_from((w, w.upper()))) + data.draw(gap) for w in words)
-    assert asks(text) == asks(" ".join(words))
-
-
-@given(WORDS, WORDS)
-def test_other_words_are_another_question(one: list[str], other: list[str]) -> None:
-    """Two questions are the same only if their words are, in their order."""
-    same = [w.casefold() for w in one] == [w.casefold() for w in other]
-    assert (asks(" ".join(one)) == asks(" ".join(other))) == same
-
-
-SUM = st.lists(st.integers(-99, 9999), min_size=2, max_size=4).flatmap(
-    lambda terms: st.tuples(
-        st.just(terms), st.lists(st.sampled_from("+-*/%"), min_size=3, max_size=3)
-    )
-)
-FORMS = {"-": "-\u2212\u2013", "*": "*\u00d7\u22c5x", "/": "/\u00f7\u2215", "+": "+", "%": "%"}
-
-
-def plain_sum(terms: list[int], signs: list[str]) -> str:
-    """A sum in one form."""
-    return str(terms[0]) + "".join(f" {s} {t}" for s, t in zip(signs, terms[1:], strict=False))
-
-
-@given(SUM, SUM, st.data())
-def test_sums_are_the_same_in_every_form(
-    one: tuple[list[int], list[str]], other: tuple[list[int], list[str]], data: st.DataObject
-) -> None:
-    """However signs, spaces and thousands are written and the question is laid out; another sum is another question."""
-    written = data.draw(st.sampled_from(("", "- ", "* ", "**", "`", "_", "\u200b")))
-    for i, term in enumerate(one[0]):
-        if i:
-            forms = FORMS[one[1][i - 1]].replace("x", "x" if term >= 0 else "")  # 3 x -4 has an x
-            sign = data.draw(st.sampled_from(forms))
-            written += data.draw(st.sampled_from(("", " "))) + f"{sign} "
-        written += data.draw(st.sampled_from((str(term), f"{term:,}", f"\u200b{term}")))
-    assert asks(f"{written}**") == asks(plain_sum(*one))
-    if plain_sum(*one) != plain_sum(*other):
-        assert asks(plain_sum(*one)) != asks(plain_sum(*other))
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("What is 3 + 4?", "what is 3+4", True),
-        ("What is 3 \u2212 4?", "What is 3-4?", True),
-        ("What is 3 + 4?", "What is 3 - 4?", False),
-        ("What is 3 * 4?", "What is 3 / 4?", False),
-        ("What is 3 % 4?", "What is 3 4?", False),
-        ("What is 3 + 4?", "What is 4 + 3?", False),
-        ("3.5 + 1", "35 + 1", False),
-        ("**What is 3 + 4?**", "What is 3 + 4?", True),
-        ("- What is 3+4?", "What is 3+4?", True),
-        ("`What` is _3 + 4_", "What is 3 + 4?", True),
-        ("What is 1,000 + 2?", "What is 1000 + 2?", True),
-        ("1,000,000", "1\u202f000\u202f000", True),
-        ("1, 200", "1200", False),
-        ("1,20", "120", False),
-        ("What is 3 \u2013 4?", "What is 3 - 4?", True),
-        ("What is 3 \u00d7 4?", "What is 3*4?", True),
-        ("What is 3 x 4?", "What is 3 * 4?", True),
-        ("What is 3 \u00f7 4?", "What is 3/4?", True),
-        ("a \u2212 b", "a-b", True),
-        ("a - b", "a * b", False),
-        ("Name a well-known city.", "Name a well known city", True),
-        ("What's 3 + 4 \u2014 now?", "what's 3+4 - now", True),
-        ("What\u200b is\ufeff 3 + 4?", "What is 3 + 4?", True),
-        ("What is -4 + 3?", "What is 4 + 3?", False),
-        ("(3) - 4", "(3) -4", True),
-        ("3 - -4", "3 - 4", False),
-        ("2 ** 3", "2 * 3", False),
-        ("2 ^ 3", "2 3", False),
-        ("3 < 4", "3 > 4", False),
-        ("1 2", "12", False),
-        ("\uff37hat?", "what", True),  # full width
-        ("???", "!!!", False),
-        ("???", "???", True),
-        ("中国的首都是哪里\uff1f", "中国的首都是哪里", True),
-    ],
-)
-def test_what_is_the_same_question(one: str, other: str, same: bool) -> None:
-    """Signs of arithmetic count, other punctuation does not; a text of nothing else stands for itself."""
-    assert (asks(one) == asks(other)) == same
-
-
-def test_only_the_last_user_message_counts() -> None:
-    """A system message, a worked example or the way a conversation began makes no other question."""
-    plain = asks("What is 3 + 4?")
-    talk = [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "What is 1 + 1?"},
-        {"role": "assistant", "content": "2"},
-        {"role": "user", "content": "What is 3 + 4?"},
-    ]
-    assert fingerprint(talk) == plain
-    assert fingerprint([*talk, {"role": "assistant", "content": "7"}]) == plain
-    assert re.fullmatch("[0-9a-f]{32}", str(plain))
-
-
-@pytest.mark.parametrize(
-    "messages",
-    [
-        [],
-        [{"role": "system", "content": "Hi"}],
-        [{"role": "user", "content": "  "}],
-        [{"role": "user", "content": None}],
-    ],
-)
-def test_nothing_asked_has_no_fingerprint(messages: list[dict[str, object]]) -> None:
-    """Where no user says anything, there is nothing to compare."""
-    assert fingerprint(messages) is None
 
 
 def test_overlap_names_the_prompts(tmp_path: Path) -> None:
@@ -173,9 +51,18 @@ def test_overlap_names_the_prompts(tmp_path: Path) -> None:
         ),
         ("[]", "{0}/training.json: damaged; copy it again, or train again"),
         ("{}", "{0}/training.json: damaged; copy it again, or train again"),
+        ('{"format": 3}', "{0}/training.json: damaged; copy it again, or train again"),
+        (
+            '{"format": 3, "prompt_hashes": [3]}',
+            "{0}/training.json: damaged; copy it again, or train again",
+        ),
+        (
+            '{"format": 3, "prompt_hashes": [], "adapter": "abc"}',
+            "{0}/training.json: damaged; copy it again, or train again",
+        ),
         (
             '{"format": 1, "prompt_hashes": []}',
-            "{0}/training.json: has format 1, this version of the workbench reads 2; train again into another folder",
+            "{0}/training.json: has format 1, this version of the workbench reads 3; train again into another folder",
         ),
     ],
 )
@@ -189,25 +76,127 @@ def test_without_a_record_nothing_is_said(tmp_path: Path, text: str | None, prob
 
 
 def test_overlapping_rows_are_refused_with_ids() -> None:
-    """The message names each row with the prompt it meets."""
+    """The message names each row with the prompt it meets, and how many there are."""
     evaluated = PromptSet.from_records(
         [{"id": f"q{i}", "prompt": f"What is {i} + {i}?"} for i in range(9)], "doubles"
     )
     texts = ("What is 1+1", "what is 5 + 6?", "WHAT IS 2 + 2")
-    trained = {f"rows.jsonl:{n}": str(asks(text)) for n, text in enumerate(texts, 1)}
+    trained = {f"rows.jsonl:{n}": [str(asks(text))] for n, text in enumerate(texts, 1)}
     with pytest.raises(PromptSetError) as caught:
         check_none(trained, [evaluated], "rows.jsonl")
     assert str(caught.value) == (
-        "rows.jsonl: rows ask what evaluated prompts ask; take them out of one or the other: 2 problems\n"
+        "rows.jsonl: 2 of 3 rows ask what evaluated prompts ask; take them out of one or the other:\n"
         "  - rows.jsonl:1: asks what 'q1' of doubles asks\n"
         "  - rows.jsonl:3: asks what 'q2' of doubles asks"
     )
 
 
+def test_of_many_overlapping_rows_the_first_are_shown() -> None:
+    """A screen holds the refusal of 81 rows; the error has them all, each once."""
+    sums = [{"id": f"q{i}", "prompt": f"What is {i} + 1?"} for i in range(81)]
+    sets = [PromptSet.from_records(sums, name) for name in ("one", "two")]
+    trained = {f"r:{i}": [str(asks(f"what is {i}+1"))] for i in range(100)}
+    with pytest.raises(PromptSetError) as caught:
+        check_none(trained, sets, "r")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == (
+        "r: 81 of 100 rows ask what evaluated prompts ask; take them out of one or the other:"
+    )
+    assert lines[1:] == [
+        *(f"  - r:{i}: asks what 'q{i}' of one asks" for i in range(5)),
+        "  and 76 more",
+    ]
+    assert len(caught.value.problems) == 81
+
+
+# ---------------------------------------------------------------------------------- chats of several messages
+
+
+def chat(*said: str, system: str = "") -> list[dict[str, str]]:
+    """Messages of user and assistant in turn, after a system message if there is one."""
+    roles = ("user", "assistant")
+    talk = [{"role": roles[i % 2], "content": text} for i, text in enumerate(said)]
+    return [{"role": "system", "content": system}, *talk] if system else talk
+
+
+def met(rows: list[dict[str, object]], *prompts: list[dict[str, str]]) -> set[int]:
+    """Numbers of the prompts for which training on the rows is refused; the others find that there is no model."""
+    found = set()
+    for n, messages in enumerate(prompts):
+        evaluated = PromptSet.from_records([{"id": f"p{n}", "messages": messages}], "asked")
+        with pytest.raises((PromptSetError, ModelError)) as caught:
+            train(rows, "./nowhere", out="nowhere-either", evaluated=evaluated, progress=False)
+        if caught.type is PromptSetError:
+            assert " of asked asks" in str(caught.value)
+            found.add(n)
+    return found
+
+
+FORM = "Summarize the document."
+
+
+def test_a_form_asked_of_another_document_is_no_overlap() -> None:
+    """Where each row asks the same of another document, only the same document is the same prompt."""
+    rows: list[dict[str, object]] = [
+        {"messages": chat(FORM, system=f"Document {i}: box {i} is red."), "target": f"Box {i}."}
+        for i in range(100)
+    ]
+    new = chat(FORM, system="Document: the box is lost.")
+    seen = chat(FORM.upper(), system="document 7:  box 7 is red")
+    assert met(rows, new, seen) == {1}
+
+
+def test_a_form_asked_of_a_document_in_an_earlier_turn() -> None:
+    """The same where the document is what the user said before."""
+    rows: list[dict[str, object]] = [
+        {"messages": chat(f"I have box {i}.", "Yes?", "And what is in it?", f"Ball {i}.")}
+        for i in range(9)
+    ]
+    new = chat("I have box 99.", "Yes?", "And what is in it?")
+    seen = chat("I have box 3.", "Yes?", "And what is in it?")
+    assert met(rows, new, seen) == {1}
+
+
+def test_instructions_make_no_other_question() -> None:
+    """Questions answered after several instructions overlap with the same question after any other, or none."""
+    styles = {"Answer in digits.": "{}", "Answer with words.": "it is {}"}
+    rows: list[dict[str, object]] = [
+        {"messages": chat(f"What is {i} + {i}?", system=style), "target": said.format(2 * i)}
+        for i in range(9)
+        for style, said in styles.items()
+    ]
+    other = chat("what is 4+4", system="Be polite.")
+    worked = chat("What is 1 + 70?", "71", "What is 4 + 4?")
+    assert met(rows, other, chat("What is 4 + 4?"), worked, chat("What is 9 + 9?")) == {0, 1, 2}
+
+
+def test_worked_examples_make_no_other_question() -> None:
+    """The same question after other examples, answered alike, overlaps with itself after none."""
+    rows: list[dict[str, object]] = [
+        {"messages": chat(f"What is {i} + 90?", str(i + 90), "What is 4 + 4?"), "target": "8"}
+        for i in range(9)
+    ]
+    assert met(rows, chat("What is 4 + 4?"), chat("What is 5 + 5?")) == {0}
+
+
+def test_a_question_early_in_a_conversation_counts() -> None:
+    """A conversation whose earlier turn asks an evaluated question is refused, though only its last answer is trained on."""
+    rows: list[dict[str, object]] = [
+        {
+            "messages": chat(
+                "What is 1 + 15?", "16", "Thank you! What is the capital of Peru?", "Lima"
+            )
+        }
+    ]
+    early, late = chat("what is 1+15"), chat("Thank you. What is the capital of Peru")
+    example = chat("Thank you. What is the capital of Peru", "Lima", "What is 9 + 9?")
+    assert met(rows, early, late, example) == {0, 1}
+
+
 def test_what_was_checked_is_told() -> None:
     """Sets without overlap come back by name, hash and size."""
     evaluated = PromptSet.from_records(["What is 1 + 1?", "What is 2 + 2?"], "two")
-    trained = {"row 1": str(asks("What is 3 + 3?"))}
+    trained = {"row 1": [str(asks("What is 3 + 3?"))]}
     assert check_none(trained, [evaluated], "rows") == [
         {"name": "two", "sha256": evaluated.sha256, "n": 2}
     ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,7 @@ import pytest
 import torch
 from checkpoints import make_dense, pack
 from safetensors import SafetensorError
-from trainings import ROWS, cut, interrupted, sealed, small
+from trainings import ROWS, interrupted, sealed, small, spoil
 
 from workbench.engines.local import demo_model, loader
 from workbench.engines.local.checkpoint import open_checkpoint
@@ -19,7 +21,7 @@ from workbench.engines.local.engine import LocalEngine
 from workbench.engines.local.loader import load, needed_bytes
 from workbench.errors import AdapterError, EngineUnavailable, ModelError, OutOfMemory, ParamError
 from workbench.training import base, loop
-from workbench.training.checkpoints import check_same
+from workbench.training.checkpoints import Checkpoints, check_same, locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +75,7 @@ def test_a_kernel_once_chosen_stays(model: Path, engine: LocalEngine, tmp_path: 
     said: list[str] = []
     made = small(model, out, say=said.append)
     assert said[0].endswith(f"; base {model} (int4 on cpu)")
-    assert said[1].startswith(f"{out}: going on after step 8 of ")
+    assert said[-1].startswith(f"{out}: going on after step 8 of ")
     assert made.record["base"]["kernel"] == made.record["identity"]["kernel"] == "int4"
     with pytest.raises(AdapterError, match="kernel was 'int4' and is 'fp32'"):
         small(model, out, kernel="fp32")
@@ -266,30 +268,74 @@ def rising(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("rising")
 @pytest.mark.parametrize(
-    ("damaged", "said"),
+    ("damaged", "said", "calls"),
     [
-        (0, "{out}: a checkpoint is damaged; training begins anew"),
-        (1, "{out}: going on after step 2 of {n}"),
+        ([0], ["checkpoint-2 is damaged; training begins anew"], [0, 0]),
+        ([1], ["checkpoint-8 is damaged", "going on after step 2 of {n}"], [0, 2]),
+        ([0, 1], ["checkpoint-2, checkpoint-8 are damaged; training begins anew"], [0, 0]),
     ],
-    ids=["best", "newest"],
+    ids=["best", "newest", "both"],
 )
-def test_a_damaged_checkpoint_of_two(
-    engine: LocalEngine, tmp_path: Path, damaged: int, said: str
+def test_damaged_checkpoints(
+    engine: LocalEngine, tmp_path: Path, damaged: list[int], said: list[str], calls: list[int]
 ) -> None:
-    """Training goes on from one whose best is there, or begins anew; the adapter is the same as without damage."""
+    """Training goes on from one whose best is there, or begins anew, says so, and keeps the record; the adapter is the same."""
     plain = small(engine, tmp_path / "plain")
     assert plain.record["result"]["best_step"] == 2
     out = tmp_path / "a"
-    interrupted(engine, out, 9)
+    interrupted(engine, out, 9, about="colours", evaluated="builtin:capitals")
     pair = sealed(out)
     assert [path.name for path in pair] == ["checkpoint-2", "checkpoint-8"]
-    cut(pair[damaged])
+    for number in damaged:
+        spoil(pair[number])
     lines: list[str] = []
     made = small(engine, out, say=lines.append)
-    assert lines[1] == said.format(out=out, n=plain.record["result"]["n_steps"])
+    n_steps = plain.record["result"]["n_steps"]
+    assert lines[2:] == [f"{out}: {line.format(n=n_steps)}" for line in said]
     assert made.record["adapter"] == plain.record["adapter"]
     assert list(made.losses["step"]) == list(plain.losses["step"])
+    assert [call["after_step"] for call in made.record["calls"]] == calls
+    names = [pair[number].name for number in damaged]
+    assert [call["damaged"] for call in made.record["calls"]] == [[], names]
+    assert made.record["about"] == "colours"
+    assert [s["name"] for s in made.record["evaluated"]] == ["capitals"]
     assert not small(engine, out).new
+
+
+@pytest.mark.parametrize("name", ["trainer_state.json", "optimizer.pt", "rng_state.pth"])
+@pytest.mark.parametrize("resealed", [False, True], ids=["changed", "written so"])
+def test_files_of_a_checkpoint_that_cannot_be_used(
+    engine: LocalEngine, whole: Trained, tmp_path: Path, name: str, *, resealed: bool
+) -> None:
+    """Zeroed, or sealed although nothing can load it: the checkpoint before is gone on from, or training begins anew."""
+    out = tmp_path / "a"
+    interrupted(engine, out, 9)
+    newest = sealed(out)[-1]
+    file = newest / name
+    file.write_bytes(b"\0" * file.stat().st_size)
+    if resealed:
+        record = json.loads((out / "training.json").read_text(encoding="utf-8"))
+        Checkpoints(out, record["identity"]).seal(8)
+    lines: list[str] = []
+    made = small(engine, out, say=lines.append)
+    assert lines[-1] == f"{out}: checkpoint-8 is damaged; training begins anew"
+    assert made.record["adapter"] == whole.record["adapter"]
+    assert [call["damaged"] for call in made.record["calls"]] == [[], ["checkpoint-8"]]
+    assert [call["after_step"] for call in made.record["calls"]] == [0, 0]
+
+
+def test_damaged_checkpoints_of_another_training(engine: LocalEngine, tmp_path: Path) -> None:
+    """Other settings do not take the place of a training whose checkpoints were damaged."""
+    out = tmp_path / "a"
+    interrupted(engine, out, 9)
+    for path in sealed(out):
+        spoil(path)
+    assert sealed(out) == []
+    with pytest.raises(AdapterError) as caught:
+        small(engine, out, epochs=1)
+    assert str(caught.value) == (
+        f"{out}: another training is there: epochs was 3 and is 1; give another folder, or delete this one"
+    )
 
 
 @pytest.mark.parametrize(
@@ -328,7 +374,7 @@ def test_no_room_on_the_disk(
     )
     said: list[str] = []
     assert small(engine, out, say=said.append).record["adapter"] == whole.record["adapter"]
-    assert said[1].startswith(f"{out}: going on after step 2 of ")
+    assert said[-1].startswith(f"{out}: going on after step 2 of ")
 
 
 def test_other_faults_are_not_laid_to_the_disk(engine: LocalEngine, tmp_path: Path) -> None:
@@ -400,3 +446,75 @@ def test_what_was_said_before_a_kill_is_kept(engine: LocalEngine, tmp_path: Path
     first, second = made.record["calls"]
     assert (first["after_step"], second["after_step"]) == (0, 8)
     assert made.record["started_utc"] == first["started_utc"] < second["started_utc"]
+
+
+# ------------------------------------------------------------------------------------------------ record and lock
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("status", None),
+        ("status", "begun"),
+        ("identity", None),
+        ("identity", {}),
+        ("calls", [3]),
+        ("evaluated", ["x"]),
+        ("data", {}),
+        ("result", None),
+        ("adapter", "abc"),
+        ("adapter", {"sha256": 3}),
+    ],
+)
+def test_a_record_that_lacks_something(
+    whole: Trained, engine: LocalEngine, tmp_path: Path, field: str, value: object
+) -> None:
+    """A record without a field, or with another kind of it, is one clear error."""
+    out = Path(shutil.copytree(whole.path, tmp_path / "a"))
+    record = dict(whole.record) | {field: value}
+    if value is None:
+        del record[field]
+    (out / "training.json").write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(AdapterError) as caught:
+        small(engine, out)
+    assert str(caught.value) == f"{out / 'training.json'}: damaged; copy it again, or train again"
+
+
+def test_a_finished_folder_that_cannot_be_written(
+    whole: Trained, engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is nothing to do, and nothing is written to find that out; something new to say needs it written."""
+    out = Path(shutil.copytree(whole.path, tmp_path / "a"))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("workbench.training.checkpoints.FileLock", refuse)
+    monkeypatch.setattr("workbench.training.checkpoints.write_whole", refuse)
+    out.chmod(0o555)
+    try:
+        said: list[str] = []
+        assert not small(engine, out, say=said.append).new
+        assert said == [f"{out}: finished {whole.record['ended_utc']}; nothing to do"]
+        with pytest.raises(AdapterError) as caught:
+            small(engine, out, about="something new")
+        assert str(caught.value) == f"{out}: cannot be written (Permission denied)"
+    finally:
+        out.chmod(0o755)
+
+
+def test_who_waits_for_the_lock_has_it_alone(tmp_path: Path) -> None:
+    """A process that opened the lock file while another held it keeps out a third one, once it has the lock."""
+    with locked(tmp_path):
+        waiting = os.open(tmp_path / ".training.lock", os.O_RDWR)
+    try:
+        fcntl.flock(waiting, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with (
+            pytest.raises(AdapterError, match="another process is training there"),
+            locked(tmp_path),
+        ):
+            pass
+    finally:
+        os.close(waiting)
+    with locked(tmp_path):
+        pass

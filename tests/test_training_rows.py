@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from workbench import prompts
 from workbench.errors import PromptSetError
 from workbench.prompts import PromptSet
-from workbench.training.overlap import fingerprint
+from workbench.training.questions import fingerprint
 from workbench.training.rows import Data, read
 
 if TYPE_CHECKING:
@@ -102,6 +102,24 @@ def test_conversations_in_other_sources(tmp_path: Path) -> None:
     both = PromptSet.from_records([{"id": "a", "messages": talk, "target": "8"}])
     assert refused(both) == (
         "training data: 'a': has a target, and its last message is the assistant's too; leave one of them out"
+    )
+
+
+def test_an_answer_of_weight_0_is_not_trained_on_by_way_of_a_set(tmp_path: Path) -> None:
+    """Read as a prompt set and trained on, the row is refused as it is when the file is read."""
+    rows = [{"messages": [USER, ANSWER | {"weight": 0}]}, {"messages": [SYSTEM, USER, ANSWER]}]
+    path = write(tmp_path / "rows.jsonl", rows)
+    made = prompts.load(path)
+    said = "the answer has weight 0, and only weight 1 is trained on; leave the row out"
+    assert refused(path) == f"training data: {path}:1: {said}"
+    assert refused(made) == f"training data: {made.prompts[0].id!r}: {said}"
+
+
+def test_a_line_cut_short_is_said_plainly(tmp_path: Path) -> None:
+    """Where a text does not end, no word is said twice."""
+    path = write(tmp_path / "rows.jsonl", ['{"prompt": "a'])
+    assert refused(path) == (
+        f"training data: {path}:1: not JSON: Unterminated string starting at column 12"
     )
 
 
@@ -253,7 +271,7 @@ def test_nothing_or_about_the_share_is_held_out(
 
 def test_a_question_in_two_groups_joins_them() -> None:
     """Rows linked by a third row are on its side."""
-    rows = [("Say 1", "g"), ("Say 2", "g"), ("Say 2", "h"), ("say 3!", "h"), ("Say 3", None)]
+    rows = [("Say 1", "g"), ("Say 2", "g"), ("Say 2", "h"), ("say 3.", "h"), ("Say 3", None)]
     data = read(
         [{"prompt": p, "target": str(i), "group": g} for i, (p, g) in enumerate(rows)]
         + [{"prompt": f"Name {i}", "target": "x"} for i in range(9)]
@@ -261,6 +279,35 @@ def test_a_question_in_two_groups_joins_them() -> None:
     for share in (0.1, 0.3, 0.5, 0.7, 0.9):
         held = {e.place for e in data.split(share)[1]}
         assert len({f"row {n}" in held for n in range(1, 6)}) == 1
+
+
+def test_rows_that_ask_the_same_of_different_documents_are_told_apart() -> None:
+    """A hundred documents with one instruction are a hundred questions; one document twice is on one side."""
+    rows = [
+        {
+            "messages": [
+                {"role": "system", "content": f"Document {i // 2}: red."},
+                {"role": "user", "content": "Summarize the document."},
+            ],
+            "target": f"Red {i}.",
+        }
+        for i in range(200)
+    ]
+    train, held = read(rows).split(0.1)
+    assert (len(train), len(held)) == (180, 20)
+    assert not {str(e.messages[0]) for e in train} & {str(e.messages[0]) for e in held}
+
+
+def test_rows_that_ask_the_same_after_other_instructions_stay_together() -> None:
+    """A question that is asked in three styles is on one side with all three."""
+    rows = [
+        {"prompt": f"Say {i}", "system": style, "target": f"{style} {i}"}
+        for i in range(30)
+        for style in ("brief", "long", "rude")
+    ]
+    train, held = read(rows).split(0.1)
+    assert (len(train), len(held)) == (81, 9)
+    assert not {e.messages[1]["content"] for e in train} & {e.messages[1]["content"] for e in held}
 
 
 @pytest.mark.parametrize("name", list("abcdefgh"))

@@ -19,14 +19,15 @@ import pytest
 import torch
 from checkpoints import make_dense, pack
 from filelock import FileLock
-from trainings import ROWS, SMALL, cut, interrupted, sealed, small
+from trainings import ROWS, SMALL, interrupted, sealed, small
 
 from workbench import adapters
 from workbench.engines.local import demo_model
 from workbench.engines.local.engine import LocalEngine
 from workbench.engines.local.loader import load
 from workbench.errors import AdapterError, OutOfMemory, ParamError, PromptSetError
-from workbench.training import Settings, curve, loop, overlap, read
+from workbench.prompts import PromptSet
+from workbench.training import Settings, card, curve, loop, overlap, read
 from workbench.training.loop import mean_loss
 from workbench.training.tokens import Encoder
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from workbench.training import Trained
 
 FILES = {
+    ".training.lock",
     "README.md",
     "adapter_config.json",
     "adapter_model.safetensors",
@@ -294,7 +296,9 @@ def test_nothing_to_lose_is_no_other_training(model: Path, tmp_path: Path) -> No
         with pytest.raises(OutOfMemory) as caught:
             small(model, out)
     assert str(caught.value).startswith("memory ran out with batch_size 4 and rows of up to ")
-    assert str(caught.value).endswith(" tokens; lower batch_size or max_length")
+    assert str(caught.value).endswith(
+        " tokens; lower batch_size and raise gradient_accumulation, or turn on gradient_checkpointing, or lower max_length"
+    )
     assert small(model, out, epochs=1, targets=["q_proj"], rank=1).new
 
 
@@ -330,6 +334,95 @@ def test_without_validation_the_last_step_is_kept(engine: LocalEngine, tmp_path:
     assert "| held-out loss | not measured before, not measured kept (step 6)" in (
         made.path / "README.md"
     ).read_text(encoding="utf-8")
+
+
+def test_a_step_of_several_batches_is_the_step_of_one(engine: LocalEngine, tmp_path: Path) -> None:
+    """Batches of 2 rows, 2 to a step, take the steps of batches of 4: the same losses up to rounding, dropout aside."""
+    whole = small(engine, tmp_path / "whole", dropout=0)
+    parts = small(engine, tmp_path / "parts", dropout=0, batch_size=2, gradient_accumulation=2)
+    assert parts.losses["step"].equals(whole.losses["step"])
+    assert parts.losses["examples"].equals(whole.losses["examples"])
+    for name in ("train_loss", "validation_loss"):
+        np.testing.assert_allclose(parts.losses[name], whole.losses[name], rtol=1e-3)
+    settings = parts.record["identity"]["settings"]
+    assert (settings["batch_size"], settings["gradient_accumulation"]) == (2, 2)
+    with pytest.raises(AdapterError, match="gradient_accumulation was 2 and is 1; "):
+        small(engine, tmp_path / "parts", dropout=0, batch_size=2)
+    assert "| gradient_accumulation | 2 |" in (parts.path / "README.md").read_text(encoding="utf-8")
+
+
+def test_going_on_with_several_batches_a_step(engine: LocalEngine, tmp_path: Path) -> None:
+    """Interrupted in the middle of an epoch, the same adapter comes out."""
+    options = {"batch_size": 2, "gradient_accumulation": 2}
+    whole = small(engine, tmp_path / "whole", **options)
+    interrupted(engine, tmp_path / "a", 9, **options)
+    said: list[str] = []
+    made = small(engine, tmp_path / "a", say=said.append, **options)
+    assert said[-1] == f"{tmp_path / 'a'}: going on after step 8 of 15"
+    assert made.record["adapter"] == whole.record["adapter"]
+
+
+def test_activations_computed_again_give_the_same_adapter(
+    engine: LocalEngine, trained: Trained, tmp_path: Path
+) -> None:
+    """Layers run again on the way back, the losses are those of a training that keeps all; the engine is as before."""
+    layer = engine.model.model.layers[0]
+    hooks = [len(m._forward_hooks) for m in engine.model.modules()]
+    runs: list[bool] = []
+    counting = layer.input_layernorm.register_forward_hook(
+        lambda *_: runs.append(torch.is_grad_enabled())
+    )
+    try:
+        made = small(engine, tmp_path / "a", gradient_checkpointing=True)
+    finally:
+        counting.remove()
+    assert sum(runs) == 2 * trained.record["result"]["n_steps"]
+    for name in ("train_loss", "validation_loss"):
+        np.testing.assert_allclose(made.losses[name], trained.losses[name], rtol=1e-4)
+    assert [len(m._forward_hooks) for m in engine.model.modules()] == hooks
+    assert not engine.model.is_activation_checkpointing
+
+
+def test_advice_names_what_is_left(
+    engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With batches of one row whose activations are not kept, only shorter rows help."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loop, "train", fail)
+    with pytest.raises(
+        OutOfMemory, match=r"^memory ran out with batch_size 1 .* tokens; lower max_length$"
+    ):
+        small(engine, tmp_path / "a", batch_size=1, gradient_checkpointing=True)
+
+
+def test_nothing_to_hold_out_is_said(engine: LocalEngine, tmp_path: Path) -> None:
+    """Rows that all belong together leave nothing to measure on: said at once, in the record, the summary and the card."""
+    said: list[str] = []
+    rows = [{**row, "group": "one"} for row in ROWS]
+    made = small(engine, tmp_path / "a", rows, epochs=1, say=said.append)
+    warning = (
+        "nothing is held out, though validation is 0.2: all rows ask the same or belong together, so the last step is kept and "
+        "training never stops early"
+    )
+    assert said[1] == f"warning: {warning}"
+    assert made.record["warnings"] == [warning]
+    assert f"  warning: {warning}" in made.describe().splitlines()
+    assert warning in (made.path / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("n", "shown"), [(0, False), (1, True), (19, True), (20, False)])
+def test_few_rows_held_out_are_said(n: int, shown: bool) -> None:
+    """Below twenty rows the held-out loss is mostly luck; where none was asked for, there is nothing to say."""
+    (*said,) = card.warnings(n, 0.1 if n else 0)
+    rows = "row is" if n == 1 else "rows are"
+    warning = (
+        f"only {n} {rows} held out (fewer than 20), so the held-out loss, and which step is kept for it, are mostly luck; "
+        "give more rows, or a larger validation"
+    )
+    assert said == [warning] * shown
 
 
 def test_an_engine_is_as_before(engine: LocalEngine, trained: Trained, tmp_path: Path) -> None:
@@ -408,8 +501,8 @@ def test_overlap_is_refused_before_anything_happens(tmp_path: Path) -> None:
     with pytest.raises(PromptSetError) as caught:
         small("demo", tmp_path / "a", rows, evaluated="builtin:arithmetic")
     assert str(caught.value) == (
-        "rows: rows ask what evaluated prompts ask; take them out of one or the other: "
-        "row 25: asks what 'arithmetic-002' of arithmetic asks"
+        "rows: 1 of 25 rows ask what evaluated prompts ask; take them out of one or the other:\n"
+        "  - row 25: asks what 'arithmetic-002' of arithmetic asks"
     )
     assert not (tmp_path / "a").exists()
 
@@ -438,6 +531,8 @@ def test_long_rows_are_refused_or_left_out(engine: LocalEngine, tmp_path: Path) 
     made = small(engine, tmp_path / "a", rows, max_length=64, skip_long=True, epochs=1)
     data = made.record["data"]
     assert (data["n_rows"], data["n_left_out"]) == (9, 1)
+    asked = [overlap(made.path, [p]) for p in PromptSet.from_records([r["prompt"] for r in rows])]
+    assert [bool(found) for found in asked] == [True] * 8 + [False]
     assert data["n_train"] + data["n_validation"] == 8
     with pytest.raises(PromptSetError) as caught:
         small(engine, tmp_path / "b", rows, max_length=8, skip_long=True)
@@ -506,15 +601,3 @@ def test_folders_that_cannot_be_used(model: Path, tmp_path: Path) -> None:
         assert str(caught.value) == (
             f"{tmp_path / 'busy'}: another process is training there; wait for it"
         )
-
-
-def test_a_damaged_checkpoint_is_not_gone_on_from(engine: LocalEngine, tmp_path: Path) -> None:
-    """A checkpoint with a file cut short does not count; with none that does, training begins anew."""
-    out = tmp_path / "a"
-    interrupted(engine, out, 3)
-    (only,) = sealed(out)
-    cut(only)
-    assert sealed(out) == []
-    said: list[str] = []
-    assert small(engine, out, epochs=1, say=said.append).new
-    assert not any("going on" in line for line in said)

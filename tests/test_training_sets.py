@@ -55,7 +55,7 @@ def test_no_set_that_ships_asks_what_is_trained_on(name: str, root: Path) -> Non
     """Checked against every prompt of every set."""
     data = read(root / "datasets" / "training" / f"{name}.jsonl")
     shipped = [registry.load(name_) for name_ in registry.names()]
-    trained = {e.place: e.fingerprint for e in data.examples}
+    trained = {e.place: e.asks for e in data.examples}
     assert len(check_none(trained, shipped, name)) == len(shipped)
 
 

@@ -32,7 +32,7 @@ def test_few_requests_prove_nothing_about_time():
     assert said(latency) == (
         "Its median answer takes 3,663 ms, the baseline's 7,562 ms (too few timed requests to tell a difference from chance: "
         "3 of each). Which cells are fast cannot be told: some cell has only 3 timed requests (it takes 20, of 2 prompts or "
-        "more). n too small for p90 (it needs 64 requests a cell)."
+        "more). Time more: `workbench latency RUN --rounds 4`. n too small for p90 (it needs 64 requests a cell)."
     )
     assert table(latency)[["on_front", "p_on_front"]].isna().all(axis=None)
 

@@ -70,10 +70,11 @@ def sealed(out: Path) -> list[Path]:
     return Checkpoints(out, record["identity"]).sealed()
 
 
-def cut(checkpoint: Path) -> None:
-    """Take the last byte of a checkpoint's weights."""
-    weights = checkpoint / "adapter_model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1])
+def spoil(checkpoint: Path, name: str = "adapter_model.safetensors") -> None:
+    """Change a byte in the middle of a checkpoint's file, whose size stays."""
+    data = bytearray((checkpoint / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (checkpoint / name).write_bytes(data)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from workbench.prompts import Prompt, PromptSet
     from workbench.quantizing import quantize
     from workbench.reporting import report
+    from workbench.reproducing import diff, rerun, verify, verify_report
     from workbench.scorers import scorer
     from workbench.study import Study
     from workbench.training import train
@@ -33,16 +34,20 @@ _HOMES: Final = {
     "Study": "workbench.study",
     "compare": "workbench.comparing",
     "decide": "workbench.deciding",
+    "diff": "workbench.reproducing",
     "explore": "workbench.exploring",
     "load_engine": "workbench.api",
     "open_run": "workbench.runs",
     "quantize": "workbench.quantizing",
     "report": "workbench.reporting",
+    "rerun": "workbench.reproducing",
     "run": "workbench.api",
     "score": "workbench.api",
     "scorer": "workbench.scorers",
     "train": "workbench.training",
     "tune": "workbench.tuning",
+    "verify": "workbench.reproducing",
+    "verify_report": "workbench.reproducing",
 }
 _MODULES: Final = ("plots", "stats")
 
@@ -54,18 +59,22 @@ __all__ = [
     "Study",
     "compare",
     "decide",
+    "diff",
     "explore",
     "load_engine",
     "open_run",
     "plots",
     "quantize",
     "report",
+    "rerun",
     "run",
     "score",
     "scorer",
     "stats",
     "train",
     "tune",
+    "verify",
+    "verify_report",
 ]
 
 

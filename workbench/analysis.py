@@ -27,7 +27,7 @@ from workbench.tables import SETTINGS
 from workbench.words import P90_MIN, answer_in_words, baseline_of, broken, labels_of, ranked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
     "KEY",
@@ -168,7 +168,8 @@ def timing(
         rng: Generator or seed of the bootstrap.
 
     Returns:
-        ``n`` and ``noisy``: timed requests, and those flagged as noisy. ``kept``: noisy ones count, since too few would be
+        ``n`` and ``noisy``: timed requests, and those flagged as noisy. ``n_prompts`` and ``rounds``: of which prompts, and how
+        often. ``kept``: noisy ones count, since too few would be
         left. ``few``: requests that count in the cell with the fewest. ``enough``: every timed cell has the requests and
         prompts that an interval of its median takes. ``diffs``: for each pair with a request in common cell, other,
         diff (ms, median of the differences), lo and hi (95 %, bootstrap over prompts; None if too few), n and n_prompts.
@@ -181,6 +182,8 @@ def timing(
     return {
         "n": len(timed),
         "noisy": noisy,
+        "n_prompts": int(timed["prompt_id"].nunique()),
+        "rounds": int(timed["round"].nunique()),
         "kept": bool(noisy) and len(counted) == len(timed),
         "few": int(few),
         "enough": bool(few >= resample.MIN_FOR_MEDIAN and prompts >= 2),
@@ -227,6 +230,7 @@ def summary(
     *,
     primary: str | None = None,
     split: str | None = None,
+    left: Mapping[str, int] | None = None,
     rng: np.random.Generator | int = 0,
     n_boot: int = 2_000,
     level: float = 0.95,
@@ -241,6 +245,7 @@ def summary(
         baseline: Cell id to compare with; default: the one marked in ``cells``.
         primary: Name of the primary scorer.
         split: "select" or "confirm" uses only those prompts for everything but latency.
+        left: Cells that left a race, and after how many prompts (`workbench.words.left_race`); they are on no front.
         rng: Generator or seed of the sign flips and the bootstrap.
         n_boot: Bootstrap draws for ``p_on_front``.
         level: Confidence level of all intervals, strictly between 0 and 1.
@@ -250,7 +255,7 @@ def summary(
         prompts; ``n_scored`` and ``n_failed`` count rows. ``quality_lo/hi``: see `stats.PromptMeans.interval`;
         differences: `stats.paired_difference`; front: `stats.pareto`, against ``e2el_ms_p50``. What is unknown is NaN
         (``on_front``: NA), never 0. ``attrs`` hold what a summary in words needs besides: baseline, level, primary,
-        prompts_scored (cell id to the number of prompts with a score) and timing (see `timing`).
+        prompts_scored (cell id to the number of prompts with a score), left and timing (see `timing`).
 
     Raises:
         WorkbenchError: No baseline, an unknown one, or a problem of `frame`.
@@ -265,6 +270,7 @@ def summary(
     out = out.join(_counts(tidy)).join(_quality(table, level))
     known: dict[str, Any] = {"baseline": baseline, "level": level, "primary": primary}
     n_scored = (table.rows > 0).sum(1)
+    known["left"] = dict(left or {})
     known["prompts_scored"] = dict(zip(map(str, table.cells), map(int, n_scored), strict=True))
     counts = ["n_prompts", "n_scored", "n_failed"]
     out[counts] = out[counts].fillna(0).astype("int64")
@@ -274,8 +280,11 @@ def summary(
         out = out.join(versus.rename(columns={"diff": "diff_vs_baseline"}))
     if latency is not None and len(latency):
         timed = measured(latency)
-        front = stats.pareto(table, n_boot, generator, latency=timed).set_index("cell_id")
         out = out.join(_latency_columns(timed))
+        out.attrs["left"] = known["left"]
+        latency = latency[~latency["cell_id"].isin(known["left"])]
+        timed = timed[~timed["cell_id"].isin(known["left"])]
+        front = stats.pareto(table, n_boot, generator, latency=timed).set_index("cell_id")
         if len(timed):
             known["timing"] = timing(latency, _told_apart(out.reset_index(), baseline), generator)
             if known["timing"]["enough"] and not known["timing"]["kept"]:

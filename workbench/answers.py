@@ -283,8 +283,9 @@ def html(
     body = "".join(_row(r, both=both, target=target, clip=clip) for r in rows.to_dict("records"))
     rest = len(changes) - len(rows)
     notes = [f"{len(rows):,} of {len(changes):,} prompts shown."] if rest else []
-    notes += ["Underlined: only this one of the two answers has it."] if both else []
-    notes += ["Boxed: the target."] if target and rows["target"].notna().any() else []
+    if "<del>" in body or "<ins>" in body:
+        notes.append("Underlined: only this one of the two answers has it.")
+    notes += ["Boxed: the target."] if "<mark>" in body else []
     return (
         f'{STYLE}<div class="wb-answers"><table>{columns}<thead><tr>{head}</tr></thead>'
         f'<tbody>{body}</tbody></table><p class="wb-small">{" ".join(notes)}</p></div>'

@@ -48,6 +48,12 @@ class Dimension:
     step: float | None = None
     log: bool = False
 
+    def __str__(self) -> str:
+        """The dimension in words: ``top_p 0.3 to 1``."""
+        if self.choices:
+            return f"{self.name} {', '.join(map(str, self.choices))}"
+        return f"{self.name} {self.low:g} to {self.high:g}{' (logarithmic)' if self.log else ''}"
+
     @property
     def integer(self) -> bool:
         """True if values are whole numbers."""
@@ -140,7 +146,7 @@ def _as_dimension(name: str, given: Mapping[str, Any]) -> Dimension:
         step = 10.0**-digits
     count = math.floor(round((high - low) / step, 9))
     top = low + count * step
-    return Dimension(name, low=low, high=round(top, 9), step=step)
+    return Dimension(name, low=low, high=min(round(top, 9), high), step=step)
 
 
 def _decimals(number: float) -> int:

@@ -92,6 +92,8 @@ def print_run(run: Run, summary: pd.DataFrame) -> None:
     elif summary["e2el_ms_p50"].notna().any():
         why = front_unknown(summary.attrs.get("timing")) or "no scored cell was timed"
         out.print(f"no front: {why}")
+    if summary["cell_id"].isin(summary.attrs.get("left", {})).any():
+        out.print("left: left the race after so many prompts; its scores are of those")
     out.print()
     out.print(run.answer(summary, width=None))
     out.print()
@@ -108,7 +110,9 @@ def _cells_table(run: Run, summary: pd.DataFrame) -> Table:
     failed = bool(summary["n_failed"].any())
     table.add_column("")
     table.add_column("cell", overflow="fold", min_width=16)
+    left = summary.attrs.get("left", {})
     names = ["quality %", "vs baseline", "p", "e2el ms", "tokens"] + ["failed"] * failed
+    names += ["left"] * bool(left)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     order = list(ranked(summary, base).index)
@@ -123,7 +127,8 @@ def _cells_table(run: Run, summary: pd.DataFrame) -> Table:
             "" if is_base else _number(row["p_adjusted"], "{:.3f}"),
             _number(row["e2el_ms_p50"], "{:,.0f}"),
             _number(row["n_output_tokens_mean"], "{:.1f}"),
-            f"{row['n_failed']:,}",
+            *[f"{row['n_failed']:,}"] * failed,
+            f"{left[row['cell_id']]:,}" if row["cell_id"] in left else "",
         ]
         on_front = not pd.isna(row["on_front"]) and bool(row["on_front"])
         table.add_row("*" if on_front else "", labels[row["cell_id"]], *values[: len(names)])

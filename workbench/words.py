@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
@@ -12,8 +13,15 @@ from workbench.plan import SHORT
 from workbench.resample import MIN_FOR_MEDIAN
 from workbench.tables import SETTINGS
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 P90_MIN: Final = dict(MIN_N)[90.0]
 """Fewest measured requests for a p90."""
+_ROOM: Final = 1.5
+"""So many times the fewest requests for a median are advised, for noisy ones to be left out."""
+_TIMED_AT_ONCE: Final = 8
+"""Prompts that ``workbench latency`` times by itself."""
 
 
 def baseline_of(table: pd.DataFrame) -> str | None:
@@ -28,6 +36,21 @@ def baseline_of(table: pd.DataFrame) -> str | None:
     untested = table["p_adjusted"].isna() & table["diff_lo"].isna()
     own = table.loc[table["diff_vs_baseline"].eq(0) & untested, "cell_id"]
     return str(own.iloc[0]) if len(own) == 1 else None
+
+
+def left_race(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """Cells that answered fewer prompts than those left in the end, and how many: dropped by a race, or pruned by a search.
+
+    Args:
+        manifest: A run's; without "race" no cell left.
+
+    >>> left_race({"race": {"dropped": {"b": "loses"}, "n_prompts": {"a": 40, "b": 10, "c": 20}}})
+    {'b': 10, 'c': 20}
+    """
+    race = manifest.get("race") or {}
+    asked = {str(cell): int(n) for cell, n in race.get("n_prompts", {}).items()}
+    most = max(asked.values(), default=0)
+    return {c: n for c, n in asked.items() if n < most or c in race.get("dropped", {})}
 
 
 def labels_of(table: pd.DataFrame, cells: pd.DataFrame | None = None) -> dict[str, str]:
@@ -68,6 +91,7 @@ def answer_in_words(
     *,
     baseline: str | None = None,
     confirm: pd.DataFrame | None = None,
+    needed: str | None = None,
     alpha: float = 0.05,
 ) -> str:
     """What the run found, in plain sentences that claim no more than the numbers do.
@@ -77,6 +101,7 @@ def answer_in_words(
         cells: The cells table, for the names of the cells.
         baseline: Cell id; default: as told by `baseline_of`.
         confirm: The summary of the "confirm" prompts, on which the best cell is looked at once more.
+        needed: What would settle the best cell against the baseline, see `workbench.settling.of_summary`.
         alpha: A difference counts if its Holm-adjusted p-value is below this.
 
     Returns:
@@ -86,7 +111,8 @@ def answer_in_words(
     base = baseline_of(table) if baseline is None else baseline
     rows = ranked(table.assign(n_known=scored_prompts(table)), base)
     if rows.empty:
-        return f"No answer was scored.\n{_rows_in_words(table, confirm)}"
+        said = ["No answer was scored.", _rows_in_words(table, confirm)]
+        return "\n".join([*said, *_judge_in_words(table), *table.attrs.get("adapters", ())])
     best = rows.iloc[0]
     held = confirm
     if held is not None:
@@ -95,6 +121,7 @@ def answer_in_words(
     if again is not None and base in rows.index and pd.notna(again["quality"]):
         before = again if held is None else _row(held, base)
         lines = _confirmed(best, again, before, names, base)
+        lines += [needed] if needed else []
         if len(rows) > 1:
             verdicts = _verdicts(rows.drop(index=str(base)), alpha, start="a")
             lines.append(f"On the prompts used for choosing, {verdicts}")
@@ -102,18 +129,22 @@ def answer_in_words(
         lines = [_headline(rows, base, names, alpha)]
         if base in rows.index and base != best.name:
             lines.append(_difference(best, _row(rows, base), names[str(base)]))
+        lines += [needed] if needed else []
         if base in rows.index and len(rows) > 1:
             lines.append(_verdicts(rows.drop(index=str(base)), alpha))
         if again is not None:
             lines.append(f"On the prompts held out, the same cell: {_quality_in_words(again)}.")
-        elif len(rows) > 2:
+        elif len(rows) > 2 and base != best.name:
             lines.append(
                 f"The best of {len(rows)} may look better than it is, being picked by this very score; "
                 "only held-out prompts tell its true quality."
             )
+    lines += _race_in_words(rows, table.attrs.get("left", {}))
     lines += [
         _latency_in_words(rows, base, names, table.attrs.get("timing")),
         _rows_in_words(table, confirm),
+        *_judge_in_words(table),
+        *table.attrs.get("adapters", ()),
     ]
     return "\n".join(lines)
 
@@ -142,16 +173,18 @@ def prompts_in_words(scored: int, asked: int) -> str:
 def ranked(table: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
     """The scored cells of a summary, best first, indexed by cell_id.
 
-    Of equal quality the baseline comes first, since a cell that equals it is not above it; then the faster one.
+    Of equal quality the baseline comes first, since a cell that equals it is not above it; then the faster one. Cells that left
+    a race (``attrs["left"]``) come after the others: their scores are of fewer prompts.
     """
     scored = table[table["quality"].notna()]
-    order = scored.assign(_other=scored["cell_id"].ne(baseline or "")).sort_values(
-        ["quality", "_other", "e2el_ms_p50"],
-        ascending=[False, True, True],
+    gone = scored["cell_id"].isin(table.attrs.get("left", {}))
+    order = scored.assign(_gone=gone, _other=scored["cell_id"].ne(baseline or "")).sort_values(
+        ["_gone", "quality", "_other", "e2el_ms_p50"],
+        ascending=[True, False, True, True],
         kind="stable",
         na_position="last",
     )
-    return order.drop(columns="_other").set_index("cell_id")
+    return order.drop(columns=["_gone", "_other"]).set_index("cell_id")
 
 
 def _confirmed(
@@ -282,6 +315,7 @@ def _latency_in_words(
         )
     if unknown := front_unknown(timing):
         text += f" Which cells are fast cannot be told: {unknown}."
+        text += _more_rounds(timing, int(rows["n_prompts"].max()))
     text += _noise_in_words(timing)
     if timed["e2el_ms_p90"].isna().all():
         text += f" n too small for p90 (it needs {P90_MIN} requests a cell)."
@@ -333,6 +367,27 @@ def front_unknown(timing: dict[str, Any] | None) -> str | None:
     return None
 
 
+def _more_rounds(timing: dict[str, Any] | None, n_prompts: int) -> str:
+    """How to time enough requests, where there are too few."""
+    if timing is None or timing["enough"] or n_prompts < 2:
+        return ""
+    again = min(n_prompts, _TIMED_AT_ONCE)
+    missing = math.ceil(_ROOM * MIN_FOR_MEDIAN) - timing["few"]
+    there = min(timing["n_prompts"], again) * timing["rounds"]
+    rounds = max(math.ceil((missing + there) / again), timing["rounds"] + 1)
+    return f" Time more: `workbench latency RUN --rounds {rounds}`."
+
+
+def _race_in_words(rows: pd.DataFrame, left: Mapping[str, int]) -> list[str]:
+    """Which of the ranked cells left a race, and that their scores are no equals of the others'."""
+    gone = [left[str(cell)] for cell in rows.index if cell in left]
+    if not gone:
+        return []
+    span = f"{min(gone):,}" if min(gone) == max(gone) else f"{min(gone):,} to {max(gone):,}"
+    text = f"{len(gone):,} of {len(rows):,} cells left the race early, after {span} prompt{'s' * (max(gone) != 1)}"
+    return [f"{text}: their scores are of fewer prompts than the others'."]
+
+
 def _noise_in_words(timing: dict[str, Any] | None) -> str:
     """What other programs did to the timing."""
     if not timing or not timing["noisy"]:
@@ -341,6 +396,12 @@ def _noise_in_words(timing: dict[str, Any] | None) -> str:
     if timing["kept"]:
         return f"{text}they count, as too few would be left: time again on a quiet machine."
     return f"{text}they and the other cells' requests beside them are left out."
+
+
+def _judge_in_words(table: pd.DataFrame) -> list[str]:
+    """How far the run's judge can be trusted, if it had one, see `workbench.judges.in_words`."""
+    said = table.attrs.get("judge")
+    return [said] if said else []
 
 
 def _rows_in_words(table: pd.DataFrame, confirm: pd.DataFrame | None = None) -> str:

@@ -7,7 +7,16 @@ import sys
 
 import typer
 
-from workbench.cli import adapting, deciding, quantizing, reading, running, training, tuning
+from workbench.cli import (
+    adapting,
+    deciding,
+    quantizing,
+    reading,
+    reproducing,
+    running,
+    training,
+    tuning,
+)
 from workbench.cli.base import Exit, app, print_json
 from workbench.errors import WorkbenchError
 
@@ -19,6 +28,7 @@ __all__ = [
     "main",
     "quantizing",
     "reading",
+    "reproducing",
     "running",
     "training",
     "tuning",

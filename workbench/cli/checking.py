@@ -48,7 +48,8 @@ def checked(path: Path) -> Checked:
     values = marked.data if isinstance(marked.data, dict) else {}
     check = Check(marked)
     check.problems.clear()  # those of the YAML itself are told above
-    scorers = _check_scorers(values.get("scorers"), path.parent, check)
+    repeats = None if study is None else study.repeats
+    scorers = _check_scorers(values.get("scorers"), path.parent, check, repeats)
     if study is not None and study.engine.get("kind") != "scripted":
         _check_adapters(study, check)
     problems = sorted([*problems, *check.listed()], key=_line)
@@ -90,8 +91,9 @@ def _check_adapters(study: Study, check: Check) -> None:
                 check.add(("adapters", n), f"{name}: {error}")
 
 
-def _check_scorers(named: Any, base_dir: Path, check: Check) -> list[Scorer]:
+def _check_scorers(named: Any, base_dir: Path, check: Check, repeats: int | None) -> list[Scorer]:
     from workbench.scorers import get_scorer
+    from workbench.scorers.several import repeats_problem
 
     found = []
     for n, scorer in enumerate(named if isinstance(named, list) else [named] if named else []):
@@ -102,6 +104,8 @@ def _check_scorers(named: Any, base_dir: Path, check: Check) -> list[Scorer]:
             check.add(where, str(error))
             continue
         if problem := _signature(found[-1]):
+            check.add(where, problem)
+        if repeats is not None and (problem := repeats_problem(found[-1], repeats)):
             check.add(where, problem)
         if found[-1].name in [scorer.name for scorer in found[:-1]]:
             check.add(

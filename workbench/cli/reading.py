@@ -11,6 +11,7 @@ import typer
 from workbench.cli.base import (
     RESULTS,
     Baseline,
+    Exit,
     Json,
     Out,
     Quiet,
@@ -36,6 +37,7 @@ class Format(StrEnum):
     JSONL = "jsonl"
     PARQUET = "parquet"
     LM_EVAL = "lm-eval"
+    INSPECT = "inspect"
     MARKDOWN = "markdown"
     SUMMARY = "summary"
 
@@ -112,6 +114,8 @@ def compare(
     first = open_run(run, out)
     second = None if other is None else open_run(other, out)
     if second is None and cell is None and baseline in set(first.cells["adapter"]):
+        if only is not Only.CHANGED or limit != 10:
+            raise typer.BadParameter("--only and --limit are for two cells: name one with --cell")
         _adapters(first, str(baseline), split, json_out=json_out)
         return
     found = _compared(first, second, cell, baseline, split)
@@ -183,12 +187,24 @@ def report(
     ] = None,
     baseline: Baseline = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="Also write report.pdf; needs the extra pdf.")
+    ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Write nothing: make the report that is there again from the record, and compare every number. "
+            "Returns 1 if one differs.",
+        ),
+    ] = False,
     json_out: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Write a run's report, as HTML and Markdown.
 
     report.html is one file that needs no network, to read, print and send on; report.md is a short one for a pull request.
+    The same run gives the same bytes.
 
     Example: workbench report latest
     """
@@ -196,11 +212,24 @@ def report(
     from workbench.runs import open_run
 
     opened = open_run(run, out)
-    path = write(opened, to, baseline=baseline, seed=seed, progress=bars(quiet))
+    if verify:
+        if baseline is not None or seed:
+            raise typer.BadParameter("--baseline and --seed are those of the report with --verify")
+        if pdf:
+            raise typer.BadParameter("--verify writes nothing, and --pdf does")
+        from workbench.reproducing import verify_report
+
+        found = verify_report(opened, to, progress=bars(quiet))
+        print_json(found.to_dict()) if json_out else typer.echo(found.text)
+        raise typer.Exit(Exit.DONE if found.ok else Exit.ERROR)
+    path = write(opened, to, baseline=baseline, seed=seed, pdf=pdf, progress=bars(quiet))
     if json_out:
-        print_json({"report": str(path), "markdown": str(path.with_suffix(".md"))})
+        made = {"report": str(path), "markdown": str(path.with_suffix(".md"))}
+        print_json(made | ({"pdf": str(path.with_suffix(".pdf"))} if pdf else {}))
     else:
         typer.echo(path)
+        if pdf:
+            typer.echo(path.with_suffix(".pdf"))
 
 
 @app.command()
@@ -224,7 +253,7 @@ def export(
     """Write a run's rows for other programs.
 
     csv, jsonl and parquet: one row per answer with its prompt, settings and scores. lm-eval: samples and results as
-    lm-evaluation-harness writes them. summary (CSV) and markdown: one row per cell.
+    lm-evaluation-harness writes them. inspect: logs for `inspect view`. summary (CSV) and markdown: one row per cell.
 
     Example: workbench export latest --format jsonl --to rows.jsonl
     """
@@ -246,10 +275,10 @@ def export(
 @app.command("import")
 def import_file(
     source: Annotated[
-        str,
+        list[str],
         typer.Argument(
-            metavar="FILE",
-            help="A prompt file of any known kind, or hf:<data set>/<split>@<commit>.",
+            metavar="FILE...",
+            help="A prompt file of any known kind, or hf:<data set>/<split>@<commit>. With --answers: files or folders.",
         ),
     ],
     to: Annotated[
@@ -268,23 +297,24 @@ def import_file(
     ] = False,
     answers: Annotated[
         bool,
-        typer.Option(
-            "--answers", help="FILE holds answers made elsewhere: make a run of them, to score."
-        ),
+        typer.Option("--answers", help="FILE... holds answers made elsewhere: make a run of them."),
     ] = False,
     prompts: Annotated[
         str | None,
-        typer.Option(help="With --answers: the prompts they answer, if FILE has them not."),
+        typer.Option(
+            help="With --answers: the prompts they answer, if FILE... has them not; for an OpenAI batch its input."
+        ),
     ] = None,
     name: Annotated[str, typer.Option(help="With --answers: name of the study.")] = "imported",
     out: Out = RESULTS,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
     json_out: Json = False,
 ) -> None:
-    """Check prompts from another program, or answers, and keep them.
+    """Check and keep prompts or answers of other programs.
 
-    Prompts: JSONL, CSV, TSV, OpenAI chat and batch files, promptfoo tests, data sets. Answers: lm-evaluation-harness
-    samples, OpenAI batch output, an export of ours, or JSONL with id and text; score them with `workbench score`.
+    Prompts: JSONL, CSV, TSV, OpenAI chat and batch files, promptfoo tests, data sets. Answers: inspect_ai logs,
+    lm-evaluation-harness samples, evalscope reviews, OpenAI batch output, an export of ours, or JSONL with id and text;
+    each model and each combination of settings in them becomes a cell.
 
     Example: workbench import questions.csv --field prompt=Question --to questions.jsonl
     """
@@ -299,12 +329,16 @@ def import_file(
         made = import_answers(source, prompts, out, name, say=said(json_out))
         print_json({"run": str(made)}) if json_out else typer.echo(made)
         return
+    if len(source) > 1:
+        raise typer.BadParameter("several files: only with --answers")
     if to is None:
         raise typer.BadParameter("say where to write the prompts: --to FILE.jsonl")
     from workbench import interchange
 
     fields = _fields(field or ())
-    read = interchange.convert(source, to, fields or None, force=force, allow_python=allow_python)
+    read = interchange.convert(
+        source[0], to, fields or None, force=force, allow_python=allow_python
+    )
     if json_out:
         print_json({"file": str(to), "n_prompts": len(read), "sha256": read.sha256})
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -168,9 +169,14 @@ def score(
     primary: Annotated[
         str | None, typer.Option(help="Scorer that is the primary metric from now on.")
     ] = None,
+    with_model: Annotated[
+        bool, typer.Option("--with-model", help="Load the model, for scorers that need it.")
+    ] = False,
     out: Out = RESULTS,
     json_out: Json = False,
     quiet: Quiet = False,
+    device: Device = None,
+    kernel: Kernel = None,
 ) -> None:
     """Score a run's answers again, without the model.
 
@@ -183,7 +189,13 @@ def score(
 
     opened = api.open_run(run, out)
     named = _scorers(scorers) or list(opened.study.scorers)
-    done = api.score(opened, named, primary=primary, progress=bars(quiet), say=said(quiet))
+    options: dict[str, Any] = {"primary": primary, "progress": bars(quiet), "say": said(quiet)}
+    if with_model:
+        engine = api.engine_of(opened, progress=bars(quiet), device=device, kernel=kernel)
+        with contextlib.closing(engine):
+            done = api.score(opened, named, engine=engine, **options)
+    else:
+        done = api.score(opened, named, **options)
     judged = [entry["name"] for entry in done.manifest["rescored"][-1]["scorers"]]
     values = done.scores[done.scores["scorer"].isin(judged)].groupby("scorer")["value"]
     for name in judged:

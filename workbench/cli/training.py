@@ -46,9 +46,25 @@ def train(
         typer.Option(help="'all' linear layers, or last parts of names: 'q_proj,v_proj'."),
     ] = "all",
     learning_rate: Annotated[
-        float, typer.Option(help="Highest learning rate; above 0, up to 1.")
+        float,
+        typer.Option(
+            help="Highest learning rate; above 0, up to 1. 0.001 suits the small demo model; for 7B models 1e-4 to 2e-4 is usual."
+        ),
     ] = 1e-3,
-    batch_size: Annotated[int, typer.Option(help="Rows in a step, 1 to 4096.")] = 8,
+    batch_size: Annotated[int, typer.Option(help="Rows computed together, 1 to 4096.")] = 8,
+    gradient_accumulation: Annotated[
+        int,
+        typer.Option(
+            help="Batches in a step, 1 to 4096; its rows are batch-size times this, its memory that of one batch."
+        ),
+    ] = 1,
+    gradient_checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--gradient-checkpointing",
+            help="Compute activations again instead of keeping them: less memory, more time.",
+        ),
+    ] = False,
     epochs: Annotated[int, typer.Option(help="Times every row is seen, at most; 1 to 1000.")] = 3,
     max_length: Annotated[
         int, typer.Option(help="Most tokens of prompt and answer, from 8.")
@@ -100,6 +116,8 @@ def train(
         "targets": targets if targets == "all" else [t.strip() for t in targets.split(",")],
         "learning_rate": learning_rate,
         "batch_size": batch_size,
+        "gradient_accumulation": gradient_accumulation,
+        "gradient_checkpointing": gradient_checkpointing,
         "epochs": epochs,
         "max_length": max_length,
         "skip_long": skip_long,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, overload
 import numpy as np
 import pandas as pd
 
-from workbench import analysis, stats
+from workbench import adapternotes, analysis, settling, stats
 from workbench.comparing import words
 from workbench.comparing.adapters import AdapterComparison, by_adapter
 from workbench.comparing.pairs import CHANGES, RunTables, answers_of, changes, table_of, wording
@@ -21,7 +21,7 @@ from workbench.records import BASE
 from workbench.scorers.degeneration import has_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from workbench.prompts import Prompt, PromptSet
 
@@ -89,6 +89,7 @@ class Comparison:
         changes: See `changes`.
         split: "select" or "confirm" if only those prompts count; None for all.
         n_held_out: Of ``n_prompts``, those held out from the choice of a cell (split "confirm").
+        needed: How many more prompts would settle it, a sentence; None if it is settled or not scored.
     """
 
     cell: str
@@ -110,6 +111,7 @@ class Comparison:
     changes: pd.DataFrame = field(repr=False, compare=False)
     split: str | None = None
     n_held_out: int = 0
+    needed: str | None = None
 
     @property
     def diff(self) -> float:
@@ -213,7 +215,14 @@ def compare(
         (wording(run, ids[0]), wording(run, ids[1])),
     )
     notes = ["Latency is of all timed requests."] if split is not None and len(timed) else []
+    notes += _adapters(run, ids, answers_of(run, ids[1], split)["prompt_id"])
     return _comparison(pair, run.prompts, notes, rng, split)
+
+
+def _adapters(run: RunTables, ids: Sequence[str], prompts: Iterable[str]) -> list[str]:
+    """What to know of the adapters of some cells, on the prompts compared."""
+    adapters = run.cells.set_index("cell_id")["adapter"]
+    return adapternotes.notes(run.manifest, [str(adapters[c]) for c in ids], set(prompts))
 
 
 def _itself(name: str, n_cells: int) -> str:
@@ -261,6 +270,8 @@ def compare_runs(
         label = run.cells.set_index("cell_id")["label"][cell]
         labels.append(f"{label} ({run.manifest['engine']['model']}, {run.manifest['run_id']})")
     notes += _other_conditions(run_a, run_b, timed=all(len(t) for t in times))
+    for run, cell in zip(runs, ids, strict=True):
+        notes += [n for n in _adapters(run, [cell], shared) if n not in notes]
     asked = wording(run_a, ids[0]), wording(run_b, ids[1])
     pair = _Pair(sides[0], sides[1], (times[0], times[1]), ids, (labels[0], labels[1]), 2, asked)
     return _comparison(pair, run_b.prompts, notes, rng, None)
@@ -350,14 +361,22 @@ def _comparison(
         changes=table,
         split=split,
         n_held_out=int(table["split"].eq("confirm").sum()),
+        needed=None
+        if words.settled(quality, p)
+        else settling.settling(_both(before, after), _CELL, _BASE),
     )
+
+
+def _both(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """The answers of both sides, named by side: the cells of two runs may have the same id."""
+    return pd.concat([before.assign(cell_id=_BASE), after.assign(cell_id=_CELL)])
 
 
 def _quality(
     before: pd.DataFrame, after: pd.DataFrame, rng: np.random.Generator
 ) -> tuple[Paired, float]:
     """The difference in score and its p-value."""
-    both = pd.concat([before.assign(cell_id=_BASE), after.assign(cell_id=_CELL)])
+    both = _both(before, after)
     rows = stats.paired_difference(both, _BASE, rng).to_dict("records")
     found = next(row for row in rows if row["cell_id"] == _CELL)
     means = stats.prompt_means(both).means

@@ -70,6 +70,7 @@ class AdapterComparison:
         inert: Adapters that change nothing, and their mean shift of log-probability in nats (None if not recorded).
         same: Adapter to another, named before it or the baseline, that is the same by content.
         trained_on: Adapter to the run's prompts that it was trained on, where it was; their rows count like all others.
+        no_record: Adapters of which it is not known what they were trained on.
         n_prompts: Prompts with rows of ``chosen_on`` and of ``measured_on``.
     """
 
@@ -89,6 +90,7 @@ class AdapterComparison:
     inert: dict[str, float | None]
     same: dict[str, str]
     trained_on: dict[str, tuple[str, ...]]
+    no_record: tuple[str, ...]
     n_prompts: tuple[int, int]
     _run: RunTables = field(repr=False)
 
@@ -167,6 +169,7 @@ class AdapterComparison:
             "inert",
             "same",
             "trained_on",
+            "no_record",
         )
         values = {name: getattr(self, name) for name in (*names, "n_prompts", *frames)}
         return {**{name: plain(value) for name, value in values.items()}, "text": self.text}
@@ -221,6 +224,7 @@ def by_adapter(
     latency = adaptertimes.latency(run, setup.pairs, setup.rng, level)
     table = tables.cells_table(setup, masks[chosen_on], named, latency)
     contrasts, interaction = tables.interaction(run, setup, masks[chosen_on], others)
+    trained_on = run.manifest.get("trained_on", {})
     return AdapterComparison(
         baseline=baseline,
         adapters=tuple(others),
@@ -239,7 +243,8 @@ def by_adapter(
         missing=pd.DataFrame(missing, columns=["adapter", "cell_id", "settings", "why"]),
         inert=inert,
         same=same,
-        trained_on={n: tuple(ids) for n, ids in run.manifest.get("trained_on", {}).items() if ids},
+        trained_on={n: tuple(ids) for n, ids in trained_on.items() if ids},
+        no_record=tuple(n for n, ids in trained_on.items() if ids is None),
         n_prompts=(int(masks[chosen_on].sum()), int(masks[measured_on].sum())),
         _run=run,
     )

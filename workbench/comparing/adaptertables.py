@@ -96,7 +96,7 @@ def _verdicts(rows: pd.DataFrame, identical: pd.Series, alpha: float) -> NDArray
             rows["diff_lo"].isna() | rows["p_value"].isna(),
             apart & sure & rows["diff"].gt(0),
             apart & sure,
-            apart,
+            apart | rows["p_value"].lt(alpha),
         ],
         ["not scored", "identical", "too few", "better", "worse", "edge"],
         "cannot tell",

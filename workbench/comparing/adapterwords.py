@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
+from workbench.adapternotes import no_record, trained
 from workbench.comparing.adaptertables import ALL
 from workbench.plan import SHORT
 from workbench.words import p_in_words
@@ -61,6 +62,15 @@ def table(found: AdapterComparison) -> str:
     return "\n".join(lines)
 
 
+def brief(found: AdapterComparison, name: str) -> str:
+    """What was found of an adapter, in a few words."""
+    rows = [r for r in _rows(found.headline) if r["adapter"] == name and r["set"] == ALL]
+    said = [_verdict(found, rows[0]) if rows else "none of its cells could be compared"]
+    if name in found.trained_on:
+        said.append(f"trained on {_count(len(found.trained_on[name]), 'prompt')} of this run")
+    return "; ".join(said)
+
+
 def _rows(frame: pd.DataFrame) -> list[Row]:
     records: list[Row] = frame.to_dict("records")  # type: ignore[assignment]  # names are texts
     return records
@@ -83,6 +93,8 @@ def _opening(found: AdapterComparison) -> list[str]:
         )
     if found.baseline in found.inert:
         line += f" {found.baseline} itself changes nothing: it is as good as no adapter."
+    for said in _training(found, found.baseline):
+        line += f" {said}"
     return [f"{line} Intervals are {100 * found.level:g} %, each of one comparison taken alone."]
 
 
@@ -128,11 +140,7 @@ def _adapter(found: AdapterComparison, name: str) -> list[str]:
         return [f"{name}: none of its cells could be compared."]
     row = rows.pop(ALL)
     lines = [_headline(found, name, row)]
-    if name in found.trained_on:
-        n = len(found.trained_on[name])
-        lines.append(
-            f"{name} was trained on {_count(n, 'prompt')} of this run: how it answers them says nothing of others."
-        )
+    lines += _training(found, name)
     if rows:
         lines.append("By prompt set: " + "; ".join(_of_set(found, r) for r in rows.values()) + ".")
     if row["verdict"] == "identical":
@@ -167,6 +175,13 @@ def _headline(found: AdapterComparison, name: str, row: Row) -> str:
         f"{_percent(row['baseline_quality'])}, {_signed(100 * row['diff'])} points{_bounds(row, '')}. "
         f"{_sentence(found, row)} Prompts: {row['wins']:,} better, {row['losses']:,} worse, {row['ties']:,} the same.{also}"
     )
+
+
+def _training(found: AdapterComparison, name: str) -> list[str]:
+    """What is known of what an adapter was trained on."""
+    if name in found.trained_on:
+        return [trained(name, len(found.trained_on[name]))]
+    return [no_record(name)] if name in found.no_record else []
 
 
 def _of_set(found: AdapterComparison, row: Row) -> str:
@@ -256,17 +271,15 @@ def _interaction(found: AdapterComparison, name: str) -> list[str]:
             continue
         high, low = (100 * gains[name, setting, row[end]] for end in ("highest", "lowest"))
         short = SHORT.get(setting, setting)
+        gap = f"{100 * row['contrast']:.1f} apart{_bounds(row, '', 'contrast')}, {p_in_words(row['p_adjusted'])}"
         text = (
-            f"{_signed(high)} points at {short} {row['highest']}, {_signed(low)} at {row['lowest']}, "
-            f"{100 * row['contrast']:.1f} apart{_bounds(row, '', 'contrast')}, {p_in_words(row['p_adjusted'])}"
+            f"{_signed(high)} points at {short} {row['highest']}, {_signed(low)} at {row['lowest']}"
         )
         if row["p_adjusted"] < 1 - found.level and row["contrast_lo"] > 0:
-            sure.append(f"The gain depends on {setting}: {text}.")
+            sure.append(f"The gain depends on {setting}: {text}; {gap}.")
         else:
-            open_.append(f"{setting} ({text})")
-    lines = sure
-    if open_:
-        lines.append(f"Whether the gain depends on it cannot be told: {'; '.join(open_)}.")
+            open_.append(f"The gain is {text}; this may be chance ({gap}).")
+    lines = sure + open_
     if not_tested:
         lines.append(f"Not testable whether the gain depends on: {'; '.join(not_tested)}.")
     tested = int(found.contrasts["p_adjusted"].notna().sum())

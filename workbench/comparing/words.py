@@ -21,6 +21,11 @@ def lines(found: Comparison) -> list[str]:
     return [line for line in [*out, " ".join(found.notes)] if line]
 
 
+def settled(quality: Paired, p: float) -> bool:
+    """Whether a difference is beyond chance by its interval and its p-value."""
+    return bool(p < ALPHA and (quality.lo > 0 or quality.hi < 0))
+
+
 def _quality(found: Comparison) -> str:
     old, new = found.labels
     q = found.quality
@@ -31,7 +36,8 @@ def _quality(found: Comparison) -> str:
         f"{100 * q.cell:.1f} % against {100 * q.baseline:.1f} %, {_points(q.diff)}"
     )
     if np.isnan(q.lo) or np.isnan(found.p):
-        return f"{text}. Too few prompts to tell a difference from chance."
+        text = f"{text}. Too few prompts to tell a difference from chance."
+        return f"{text} {found.needed}" if found.needed else text
     bounds = f"{_signed(100 * q.lo)} to {_signed(100 * q.hi)}"
     shown = p_in_words(found.p)
     sure, apart = found.p < ALPHA, q.lo > 0 or q.hi < 0
@@ -46,7 +52,7 @@ def _quality(found: Comparison) -> str:
         text += " This p is right if the cell was chosen without these prompts."
     elif found.n_cells > 2:
         text += f" This p is of one comparison; the run has {found.n_cells} cells to choose from."
-    return text
+    return f"{text} {found.needed}" if found.needed else text
 
 
 def _over(found: Comparison) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 _LONGEST: Final = 40
 """Most characters of a cell's name."""
+_FILLS: Final = ("full", "none", "left", "top")
+"""How markers are filled, for the values of a second setting."""
+_GONE: Final = 0.25
+"""Opacity of cells that left a race."""
 
 
 def quality_latency(
@@ -56,7 +60,8 @@ def quality_latency(
     """Quality (percent) against median end-to-end latency (ms), one point per cell.
 
     Bars are intervals in both directions. The line is the front: no other cell is as good and as fast as one on it, and better in one. The cells on
-    the front and the baseline are drawn strong and named, the others faint.
+    the front and the baseline are drawn strong and named, the others faint; cells that left a race are fainter still, and on
+    no front. Of the other settings the one that changes quality most is told by how markers are filled, if it has few values.
 
     Args:
         run: A run, or a summary.
@@ -88,10 +93,12 @@ def quality_latency(
     shown["name"] = short_names(list(names), list(shown["cell_id"]), _LONGEST)
     base = analysis.baseline_of(table) if baseline is None else baseline
     shown["is_baseline"] = shown["cell_id"] == base
-    groups = _groups(table, shown, color_by)
+    column = _first(table, color_by)
+    groups = _groups(shown, column)
+    filled = _fills(shown, column)
     with house():
         ax = canvas(ax, 5)
-        _draw_points(ax, shown, groups)
+        _draw_points(ax, shown, groups, filled)
         _draw_front(ax, shown)
         _scale(ax, shown)
         note = _note(ax, table, shown, level, _prompts(table, shown))
@@ -149,12 +156,14 @@ def _points(
     columns = ["quality", "quality_lo", "quality_hi"]
     out = table[known].reset_index(drop=True)
     out[columns] *= 100
-    out["on_front"] = stats.on_front(out["quality"].round(9), out["e2el_ms_p50"])
+    out["left"] = out["cell_id"].isin(table.attrs.get("left", {}))
+    worth = out["quality"].round(9).mask(out["left"])
+    out["on_front"] = stats.on_front(worth, out["e2el_ms_p50"]) & ~out["left"]
     out["named"] = out["on_front"]
     if "on_front" in table and table.loc[known, "on_front"].isna().all():
         # Too few requests, or too noisy: the summary does not say which cells are on the front, so nor does the picture.
         out["on_front"] = False
-        out["named"] = out["quality"].eq(out["quality"].max())
+        out["named"] = worth.eq(worth.max())
     if "e2el_ms_lo" not in out:
         if latency is not None and len(latency):
             timed = analysis.measured(latency)
@@ -166,15 +175,24 @@ def _points(
     return out
 
 
-def _groups(table: pd.DataFrame, shown: pd.DataFrame, color_by: str | None) -> dict[str, list[int]]:
-    """Legend text to the rows of ``shown`` that share a colour and a shape; at most six groups."""
+def _varied(table: pd.DataFrame) -> list[str]:
+    """What differs between cells: adapter, template and settings."""
+    known = [c for c in ("adapter", "template", *SETTINGS) if c in table]
+    return [c for c in known if len(pd.unique(table[c])) > 1]
+
+
+def _first(table: pd.DataFrame, color_by: str | None) -> str | None:
+    """What colour and shape stand for; None if nothing varies."""
     known = [c for c in ("adapter", "template", *SETTINGS) if c in table]
     if color_by is not None and color_by not in known:
         raise WorkbenchError(f"color_by must be one of {', '.join(known)}, got {color_by!r}")
-    varied = [c for c in known if len(pd.unique(table[c])) > 1]
-    if color_by is None and not varied:
+    return color_by or next(iter(_varied(table)), None)
+
+
+def _groups(shown: pd.DataFrame, column: str | None) -> dict[str, list[int]]:
+    """Legend text to the rows of ``shown`` that share a colour and a shape; at most six groups."""
+    if column is None:
         return {"": list(range(len(shown)))}
-    column = varied[0] if color_by is None else color_by
     values = sorted(set(shown[column].dropna()), key=lambda v: (v != BASE, v))
     names = {value: _value(column, value) for value in values}
     if len(names) > len(PALETTE):
@@ -184,11 +202,37 @@ def _groups(table: pd.DataFrame, shown: pd.DataFrame, color_by: str | None) -> d
             for p in parts
             for v in p
         }
-    none = f"no {column}" if column == "template" else f"{SHORT.get(column, column)} off"
     groups: dict[str, list[int]] = {name: [] for name in names.values()}
     for i, value in enumerate(shown[column]):
-        groups.setdefault(names.get(value, none), []).append(i)
+        groups.setdefault(names.get(value, _none(column)), []).append(i)
     return groups
+
+
+def _none(column: str) -> str:
+    """What is said where a setting is not set."""
+    return f"no {column}" if column == "template" else f"{SHORT.get(column, column)} off"
+
+
+def _fills(shown: pd.DataFrame, column: str | None) -> dict[str, list[int]]:
+    """Legend text to the rows that share a fill: the values of the setting, next to the first, that changes quality most.
+
+    One that changes nothing by itself, or has more values than there are fills, is not told apart. A setting that is off
+    comes first, then its values in order.
+    """
+    best, largest = None, 0.0
+    for name in _varied(shown):
+        if name == column or shown[name].nunique(dropna=False) > len(_FILLS):
+            continue
+        means = shown.groupby([column, name], dropna=False)["quality"].mean().groupby(level=0)
+        spread = (means.max() - means.min())[means.size() > 1]
+        if spread.mean() > largest:  # at the same value of the first setting
+            best, largest = name, spread.mean()
+    if best is None:
+        return {"": list(range(len(shown)))}
+    fills = {} if shown[best].notna().all() else {_none(best): np.flatnonzero(shown[best].isna())}
+    for value in sorted(set(shown[best].dropna()), key=lambda v: (v != BASE, v)):
+        fills[_value(best, value)] = np.flatnonzero(shown[best].eq(value))
+    return {name: rows.tolist() for name, rows in fills.items()}
 
 
 def _value(column: str, value: object) -> str:
@@ -208,43 +252,22 @@ def _spread(rows: pd.DataFrame, column: str, middle: str) -> NDArray[np.float64]
     return lengths
 
 
-def _draw_points(ax: Axes, shown: pd.DataFrame, groups: dict[str, list[int]]) -> None:
-    """Markers and bars: strong on the front and for the baseline, faint elsewhere."""
+def _draw_points(
+    ax: Axes, shown: pd.DataFrame, groups: dict[str, list[int]], filled: dict[str, list[int]]
+) -> None:
+    """Markers and bars: strong on the front and for the baseline, faint elsewhere, fainter for cells that left a race."""
+    fill_of = {i: fill for rows, fill in zip(filled.values(), _FILLS, strict=False) for i in rows}
     for (name, rows), (color, marker) in zip(groups.items(), looks(len(groups)), strict=True):
-        group = shown.iloc[rows]
-        strong = group["on_front"] | group["is_baseline"]
-        for part, alpha, size, width, order in (
-            (group[~strong], 0.5, 5.5, 0.8, 2.0),
-            (group[strong], 1.0, 7.5, 1.3, 4.0),
-        ):
-            if part.empty:
-                continue
-            x, y = part["e2el_ms_p50"], part["quality"]
-            ax.errorbar(
-                x,
-                y,
-                yerr=_spread(part, "quality", "quality"),
-                xerr=_spread(part, "e2el_ms", "e2el_ms_p50"),
-                fmt="none",
-                ecolor=color,
-                elinewidth=width,
-                alpha=0.6 * alpha**1.6,
-                zorder=order,
-            )
-            ax.plot(
-                x,
-                y,
-                linestyle="none",
-                marker=marker,
-                markersize=size,
-                markerfacecolor=color,
-                markeredgecolor="white",
-                markeredgewidth=0.7,
-                alpha=alpha,
-                zorder=order + 0.5,
-            )
+        for i in rows:
+            _draw_point(ax, shown.iloc[[i]], color, marker, fill_of[i])
         if name:
             ax.plot([], [], color=color, marker=marker, linestyle="none", markersize=6, label=name)
+    grey: dict[str, Any] = {"color": "0.4", "marker": "o", "linestyle": "none", "markersize": 6}
+    for name, fill in zip(filled, _FILLS, strict=False):
+        if name:
+            ax.plot([], [], **grey, **_filled("0.4", fill), label=name)
+    if shown["left"].any():
+        ax.plot([], [], **grey, alpha=_GONE, label="left the race early (fewer prompts)")
     own = shown[shown["is_baseline"]]
     if not own.empty:
         ax.plot(
@@ -259,6 +282,48 @@ def _draw_points(ax: Axes, shown: pd.DataFrame, groups: dict[str, list[int]]) ->
             zorder=5,
             label="baseline",
         )
+
+
+def _draw_point(ax: Axes, cell: pd.DataFrame, color: str, marker: str, fill: str) -> None:
+    """One cell: its bars and its marker."""
+    row = cell.iloc[0]
+    alpha, size, width, order = 0.5, 5.5, 0.8, 2.0
+    if row["on_front"] or row["is_baseline"]:
+        alpha, size, width, order = 1.0, 7.5, 1.3, 4.0
+    elif row["left"]:
+        alpha, size, width, order = _GONE, 4.5, 0.5, 1.5
+    x, y = cell["e2el_ms_p50"], cell["quality"]
+    ax.errorbar(
+        x,
+        y,
+        yerr=_spread(cell, "quality", "quality"),
+        xerr=_spread(cell, "e2el_ms", "e2el_ms_p50"),
+        fmt="none",
+        ecolor=color,
+        elinewidth=width,
+        alpha=0.6 * alpha**1.6,
+        zorder=order,
+    )
+    look = _filled(color, fill)
+    ax.plot(
+        x,
+        y,
+        linestyle="none",
+        marker=marker,
+        markersize=size,
+        alpha=alpha,
+        zorder=order + 0.5,
+        **look,
+    )
+
+
+def _filled(color: str, fill: str) -> dict[str, Any]:
+    """Colours of a marker: a full one has a white rim, the others the rim's colour and white inside."""
+    if fill == "full":
+        return {"markerfacecolor": color, "markeredgecolor": "white", "markeredgewidth": 0.7}
+    inside = {"markerfacecolor": "white"} if fill == "none" else {"fillstyle": fill}
+    rim = {"markeredgecolor": color, "markeredgewidth": 1.3}
+    return {"markerfacecolor": color, "markerfacecoloralt": "white", **rim, **inside}
 
 
 def _draw_front(ax: Axes, shown: pd.DataFrame) -> None:
@@ -357,7 +422,7 @@ def _name(ax: Axes, shown: pd.DataFrame, label: str) -> bool:
             row["quality"],
             row["name"] + (" (baseline)" if row["is_baseline"] else ""),
             INK if row["on_front"] or row["is_baseline"] else "0.4",
-            11.0 if row["is_baseline"] else 7.0,
+            13.0 if row["is_baseline"] else 7.0,
         )
         for row in rows.to_dict("records")
     ]
@@ -366,7 +431,7 @@ def _name(ax: Axes, shown: pd.DataFrame, label: str) -> bool:
 
 
 def _lines(shown: pd.DataFrame) -> NDArray[np.float64]:
-    """Points along the front and the strong bars, shape (m, 2)."""
+    """Points along the front and the bars, shape (m, 2)."""
     steps = np.linspace(0, 1, 40)
     front = shown[shown["on_front"]].sort_values(["e2el_ms_p50", "quality"])
     x, y = front["e2el_ms_p50"].to_numpy(float), front["quality"].to_numpy(float)
@@ -374,7 +439,7 @@ def _lines(shown: pd.DataFrame) -> NDArray[np.float64]:
     for i in range(len(front) - 1):
         parts.append(np.column_stack([x[i] + steps * (x[i + 1] - x[i]), np.full(40, y[i])]))
         parts.append(np.column_stack([np.full(40, x[i + 1]), y[i] + steps * (y[i + 1] - y[i])]))
-    for row in shown[shown["on_front"] | shown["is_baseline"]].to_dict("records"):
+    for row in shown.to_dict("records"):
         low, high = row["quality_lo"], row["quality_hi"]
         parts.append(np.column_stack([np.full(40, row["e2el_ms_p50"]), low + steps * (high - low)]))
         left, right = row["e2el_ms_lo"], row["e2el_ms_hi"]

@@ -104,7 +104,8 @@ def strict_json(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
     except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error
+        said = error.msg.removesuffix(" at")
+        raise ValueError(f"not JSON: {said} at column {error.colno}") from error
     except RecursionError as error:
         raise ValueError("not JSON: nested too deeply") from error
 

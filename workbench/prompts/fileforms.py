@@ -143,7 +143,10 @@ def _last_said(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def from_tuning(row: Any) -> Any:
-    """A conversation as a prompt: its last message, if the assistant's, becomes the target, unless the row has one."""
+    """A conversation as a prompt: its last message, if the assistant's, becomes the target, unless the row has one.
+
+    One of weight 0 is no target: it stays, and the row's metadata say ``answer_weight: 0``.
+    """
     if not isinstance(row, Mapping) or row.get("target", _ABSENT) is not _ABSENT:
         return row
     last = _last_said(row)
@@ -153,9 +156,14 @@ def from_tuning(row: Any) -> Any:
     plain = {key: value for key, value in row.items() if key != "parallel_tool_calls"}
     kept = [
         {k: v for k, v in m.items() if k != "weight"} if isinstance(m, Mapping) else m
-        for m in messages[:-1]
+        for m in messages
     ]
-    return plain | {"messages": kept, "target": said_by(last)}
+    if last.get("weight", 1) == 0:
+        metadata = row.get("metadata") or {}
+        if isinstance(metadata, Mapping):  # it is checked later
+            metadata = {**metadata, "answer_weight": 0}
+        return plain | {"messages": kept, "metadata": metadata}
+    return plain | {"messages": kept[:-1], "target": said_by(last)}
 
 
 def said_by(message: Mapping[str, Any]) -> Any:

@@ -13,13 +13,14 @@ from workbench.reporting.make import report
 from workbench.reporting.methods import method
 from workbench.reporting.origin import again, made_on, record
 from workbench.reporting.short import markdown
-from workbench.reporting.top import answer, cells, picture, title
+from workbench.reporting.top import answer, cells, decision, picture, title
 
 __all__ = [
     "Facts",
     "again",
     "answer",
     "cells",
+    "decision",
     "examples",
     "latency",
     "limits",

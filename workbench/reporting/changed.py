@@ -10,15 +10,13 @@ import pandas as pd
 from workbench import analysis, answers, comparing, health, plots
 from workbench.answers import escape
 from workbench.comparing.pairs import question, target_text, wording
-from workbench.errors import WorkbenchError
 from workbench.reporting import pictures
+from workbench.reporting.adaptertable import adapters
 from workbench.reporting.amounts import count, number, percent, signs
-from workbench.reporting.page import Html, figure, fold, join, paragraphs, table
+from workbench.reporting.page import Html, drawn, fold, join, paragraphs, table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from matplotlib.figure import Figure
+    from collections.abc import Sequence
 
     from workbench.reporting.facts import Facts
 
@@ -34,7 +32,7 @@ MOST_CHARS: Final = 400
 def settings(facts: Facts) -> Html:
     """The effect of each setting, and of two together."""
     varied = facts.design.varied
-    found = _adapters(facts)
+    found = adapters(facts)
     if found is not None and facts.scored:
         return join(found, _effects(facts, varied))
     if not varied:
@@ -48,22 +46,6 @@ def settings(facts: Facts) -> Html:
     return _effects(facts, varied)
 
 
-def _adapters(facts: Facts) -> Html | None:
-    """Every adapter against the one of the baseline; None if there is one only."""
-    names = facts.run.cells.set_index("cell_id")["adapter"]
-    if names.nunique() < 2:
-        return None
-    try:
-        found = comparing.by_adapter(facts.run, str(names[facts.baseline]), rng=facts.seed)
-    except WorkbenchError as error:
-        return paragraphs([f"Adapters are not compared: {error}."])
-    said = paragraphs(signs(found.text).splitlines())
-    if not len(found.table):
-        return said
-    alt = "Difference of every adapter from the baseline's, with intervals."
-    return join(said, drawn(lambda: pictures.picture(plots.forest, found), alt))
-
-
 def _effects(facts: Facts, varied: Sequence[str]) -> Html:
     """The effect of each setting, and of the two with the most values together."""
     effects = drawn(
@@ -71,14 +53,6 @@ def _effects(facts: Facts, varied: Sequence[str]) -> Html:
         f"Mean quality at each value of {', '.join(varied)}, the other settings averaged out.",
     )
     return join(effects, _map(facts, varied))
-
-
-def drawn(draw: Callable[[], Figure], alt: str, caption: str | None = None) -> Html:
-    """A picture, or the sentence that says why there is none."""
-    try:
-        return figure(draw(), alt, caption)
-    except WorkbenchError as error:
-        return paragraphs([f"{str(error)[:1].upper()}{str(error)[1:]}."])
 
 
 def _map(facts: Facts, varied: Sequence[str]) -> Html | None:

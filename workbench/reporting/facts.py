@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 import yaml
 
-from workbench import analysis, comparing, effects, factors, words
+from workbench import analysis, comparing, effects, factors, settling, words
 from workbench.comparing.words import ALPHA
 from workbench.plots.style import shorten
 from workbench.reporting.amounts import signs
@@ -17,6 +17,8 @@ from workbench.runs import Run, open_run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from workbench.deciding import Section
 
 __all__ = ["ALPHA", "Facts", "read"]
 
@@ -59,7 +61,11 @@ class Facts:
         """What the run found, a line a subject."""
         cells = self.run.cells.assign(label=self.run.cells["cell_id"].map(self.short))
         text = analysis.answer_in_words(
-            self.summary, cells, baseline=self.baseline, confirm=self.confirm
+            self.summary,
+            cells,
+            baseline=self.baseline,
+            confirm=self.confirm,
+            needed=settling.of_summary(self.run, self.summary, self.confirm),
         )
         return signs(text).splitlines()
 
@@ -139,6 +145,18 @@ class Facts:
             return None
         found = comparing.compare(self.run, self.other, self.baseline, split=split, rng=self.seed)
         return replace(found, labels=(self.short(found.baseline), self.short(found.cell)))
+
+    @cached_property
+    def decision(self) -> Section | None:
+        """What to use, in plain texts; None where nothing can be decided."""
+        from workbench.deciding import section  # noqa: PLC0415 - it imports the amounts of this package
+
+        return section(self.run, baseline=self.baseline, rng=self.seed)
+
+    @cached_property
+    def left(self) -> dict[str, int]:
+        """Cells that left a race, and after how many prompts."""
+        return dict(self.summary.attrs["left"])
 
     @cached_property
     def front_unknown(self) -> str | None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from workbench import stats
+from workbench import adapters, stats
 from workbench.reporting.amounts import count, listed, percent, share
 from workbench.reporting.page import Html, bullets
 from workbench.resample import by_cluster, draw_means
@@ -41,6 +41,8 @@ def listing(facts: Facts) -> list[tuple[str, str]]:
         ("Not varied.", _fixed(facts)),
         ("One setup.", _setup(facts)),
         ("What a score is.", _scorer(facts)),
+        ("An adapter's base.", _bases(facts)),
+        ("The judge.", facts.summary.attrs.get("judge") or ""),
     ]
     return [(head, text) for head, text in found if text]
 
@@ -256,6 +258,14 @@ def _setup(facts: Facts) -> str:
     if facts.fixed.get("adapter") == "base":
         text += ", no adapter"
     return f"{text}. Another one can turn the order around."
+
+
+def _bases(facts: Facts) -> str:
+    engine = facts.manifest["engine"]
+    about = (engine.get("extra") or {}).get("adapters") or {}
+    model, digest = engine["model"], engine.get("weight_hash")
+    found = [adapters.mismatch(name, said, model, digest) for name, said in about.items()]
+    return " ".join(f"{text[0].upper()}{text[1:]}." for text in found if text)
 
 
 def _scorer(facts: Facts) -> str:

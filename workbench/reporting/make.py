@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import shutil
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from workbench.errors import StoreError, WorkbenchError
-from workbench.reporting import page
-from workbench.reporting.facts import read
+from workbench.reporting import page, paper
+from workbench.reporting.facts import Facts, read
 from workbench.runs import Run  # noqa: TC001 - the signature is read at run time
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from nbformat import NotebookNode
 
 NOTEBOOK: Final = "report.ipynb"
@@ -52,18 +55,20 @@ def report(
     *,
     baseline: str | None = None,
     seed: int = 0,
+    pdf: bool = False,
     progress: bool = False,
 ) -> Path:
     """Write the report of a run.
 
     Next to the page come the notebook it was made from, executed (``.ipynb``), a short text for a pull request (``.md``) and
-    its picture (``.png``), all with the page's name. Files of that name are replaced; if anything fails none is touched.
+    its picture (``.png``), all with the page's name; on demand also a PDF. Files of that name are replaced; if anything fails none is touched.
 
     Args:
         run: A run, or what `workbench.open_run` takes.
         out: A folder, or a file name that ends in ``.html``; by default ``report.html`` in the run directory.
         baseline: Cell id or label all are compared with; by default the study's.
         seed: Of resampling; the same seed gives the same numbers.
+        pdf: Also write the page as a PDF, ``report.pdf``; needs the extra ``pdf``.
         progress: Show a bar while the notebook runs.
 
     Returns:
@@ -71,23 +76,25 @@ def report(
 
     Raises:
         StoreError: There is no such run or cell, or the files cannot be written.
-        WorkbenchError: The notebook failed (says in which cell), or no kernel could be started.
+        WorkbenchError: The notebook failed (says in which cell), no kernel could be started, or a PDF cannot be made here.
     """
+    if pdf:
+        paper.check()
     facts = read(run, baseline, seed)
-    target = _target(facts.run, out)
+    target = target_of(facts.run, out)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{target.stem}-", dir=target.parent))
     except OSError as error:
         raise StoreError(f"{target.parent}: cannot be written ({error.strerror})") from error
     try:
-        parameters = {
-            "RUN": os.path.relpath(facts.run.path, target.parent),
-            "BASELINE": None if baseline is None else facts.baseline,
-            "SEED": seed,
-        }
-        done = _execute(notebook(), work / NOTEBOOK, parameters, target.parent, progress=progress)
-        _write(done, work, target, f"{facts.manifest['study']['name']}: report")
+        files = made(facts, target, work, given=baseline is not None, progress=progress)
+        if pdf:
+            files[f"{target.stem}.pdf"] = paper.pdf(files[target.name].decode())
+        for name, data in files.items():
+            (work / name).write_bytes(data)
+        for name in files:
+            (work / name).replace(target.parent / name)
     except OSError as error:
         raise StoreError(f"{target.parent}: cannot be written ({error.strerror})") from error
     finally:
@@ -95,7 +102,34 @@ def report(
     return target
 
 
-def _target(run: Run, out: str | Path | None) -> Path:
+def made(
+    facts: Facts, target: Path, work: Path, *, given: bool = False, progress: bool = False
+) -> dict[str, bytes]:
+    """The files of a report, by name, made and not put anywhere.
+
+    The same run on the same versions (see `workbench.reporting.page.made_with`) gives the same bytes, whenever and wherever.
+
+    Args:
+        facts: The run, its baseline and seed.
+        target: Where the page will be; its folder must exist.
+        work: A folder for the executed notebook.
+        given: The baseline is not the study's own choice.
+        progress: Show a bar while the notebook runs.
+
+    Raises:
+        WorkbenchError: As for :func:`report`.
+    """
+    parameters = {
+        "RUN": os.path.relpath(facts.run.path, target.parent),
+        "BASELINE": facts.baseline if given else None,
+        "SEED": facts.seed,
+    }
+    done = _execute(notebook(), work / NOTEBOOK, parameters, target.parent, progress=progress)
+    about = {"baseline": parameters["BASELINE"], "seed": facts.seed, "with": page.made_with()}
+    return _files(done, target, f"{facts.manifest['study']['name']}: report", about)
+
+
+def target_of(run: Run, out: str | Path | None) -> Path:
     """Where the page goes."""
     path = run.path if out is None else Path(out)
     return path if path.suffix.lower() == ".html" and not path.is_dir() else path / "report.html"
@@ -156,12 +190,15 @@ def _failure(error: Any) -> str:
 # ---------------------------------------------------------------------------------------------- rendering
 
 
-def render(done: NotebookNode, title: str = "Report") -> str:
+def render(
+    done: NotebookNode, title: str = "Report", about: Mapping[str, Any] | None = None
+) -> str:
     """An executed notebook as a page that runs and fetches nothing.
 
     Args:
         done: The notebook.
         title: Of the browser's window.
+        about: What it was made with, for who verifies it; plain values.
 
     Raises:
         WorkbenchError: The page would; that is a mistake in the workbench or in a changed notebook.
@@ -177,7 +214,8 @@ def render(done: NotebookNode, title: str = "Report") -> str:
         exporter.register_filter("anchor", anchor)
         exporter.register_filter("plain", page.attribute)
         exporter.register_filter("md", lambda text: str(markdown(text)))
-        html, _ = exporter.from_notebook_node(done, {"markdown_tag": FOR_MARKDOWN, "title": title})
+        known = {"title": title, "made_by": json.dumps(about or {})}
+        html, _ = exporter.from_notebook_node(done, {"markdown_tag": FOR_MARKDOWN, **known})
     found = page.problems(html)
     if found:
         raise WorkbenchError(f"the page would not be safe to open: {'; '.join(found[:5])}")
@@ -193,28 +231,29 @@ def anchor(heading: str) -> str:
     return "-".join(re.findall(r"[a-z0-9]+", heading.lower())) or "section"
 
 
-def _write(done: NotebookNode, work: Path, target: Path, title: str) -> None:
-    """Write all files aside, then put them in place."""
+def _files(
+    done: NotebookNode, target: Path, title: str, about: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """Page, notebook, picture and Markdown text of an executed notebook."""
     import nbformat  # noqa: PLC0415 - slow to import
 
     _forget(done)
-    files = {target.name: render(done, title).encode()}
+    files = {target.name: render(done, title, about).encode()}
     files[f"{target.stem}.ipynb"] = str(nbformat.writes(done)).encode()  # type: ignore[no-untyped-call]
     image = _IMAGE.search(_output(done, FOR_PICTURE, "text/html"))
     text = _output(done, FOR_MARKDOWN, "text/markdown")
     if image:
         files[f"{target.stem}.png"] = base64.b64decode(image[1])
     files[f"{target.stem}.md"] = text.replace("](report.png)", f"]({target.stem}.png)").encode()
-    for name, data in files.items():
-        (work / name).write_bytes(data)
-    for name in files:
-        (work / name).replace(target.parent / name)
+    return files
 
 
 def _forget(done: NotebookNode) -> None:
-    """Leave out what papermill noted of times and places, which differ each time."""
+    """Leave out what papermill noted of times and places, which differ each time, and the random name of its cell."""
     done.metadata.pop("papermill", None)
     for cell in done.cells:
+        if "injected-parameters" in cell.metadata.get("tags", ()):
+            cell["id"] = "given"
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
 

@@ -6,9 +6,8 @@ import shlex
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
-from workbench import __version__
-from workbench.provenance import now_utc
-from workbench.reporting.page import Html, fold, join, pairs, paragraphs, pre
+from workbench import fingerprint
+from workbench.reporting.page import Html, fold, join, made_with, pairs, paragraphs, pre
 
 if TYPE_CHECKING:
     from workbench.reporting.facts import Facts
@@ -24,6 +23,7 @@ def record(facts: Facts) -> Html:
         _what(m),
         _engine(m["engine"], m.get("trained_on") or {}),
         _machine(m),
+        pairs(fingerprint.of(facts.run.path), "Rows of the record"),
         fold("Packages", pairs(m.get("packages") or {}, "Versions")),
     )
 
@@ -43,6 +43,8 @@ def _what(m: dict[str, Any]) -> Html:
             "ended": m.get("ended_utc") or "not yet",
             "command": shlex.join(command),
             "code": commit,
+            "rerun of": m.get("rerun_of"),
+            "reproduced": reproduced(m["verified"][-1]) if m.get("verified") else None,
         },
         "Study",
     )
@@ -96,7 +98,9 @@ def _adapter(about: dict[str, Any] | None, trained_on: list[str] | None) -> str:
         seen = f"trained on {len(trained_on):,} of these prompts"
     else:
         seen = "trained on none of these prompts"
-    return f", rank {about['rank']}, {about['n_modules']:,} layers{acts}, {seen}"
+    kinds = ", ".join(f"{kind} {n:,}" for kind, n in about.get("matched", {}).items())
+    layers = f"{about['n_modules']:,} layers" + (f" ({kinds})" if kinds else "")
+    return f", rank {about['rank']}, {layers}{acts}, {seen}"
 
 
 def _machine(m: dict[str, Any]) -> Html:
@@ -143,7 +147,7 @@ def again(facts: Facts) -> Html:
 def from_record(facts: Facts) -> str:
     """The commands that read the run."""
     where = shlex.quote(f"results/{facts.manifest['study']['name']}/{facts.manifest['run_id']}")
-    return f"workbench summary {where}\nworkbench report {where}"
+    return f"workbench summary {where}\nworkbench report {where} --verify"
 
 
 def from_nothing(facts: Facts) -> str:
@@ -157,8 +161,16 @@ def from_nothing(facts: Facts) -> str:
     return f"workbench run {name} --new{limit}\nworkbench report latest"
 
 
-def made_on() -> Html:
-    """The only line that depends on the clock."""
-    return Html(
-        f'<p class="made">Made on {now_utc()[:16].replace("T", " ")} UTC by awq-workbench {__version__}.</p>'
+def reproduced(check: dict[str, Any]) -> str:
+    """How a verification of the run's rows ended, in words; an entry of the manifest's "verified"."""
+    shares = ", ".join(
+        f"{found['n_same']:,} of {found['n_compared']:,} {mode}"
+        for mode, found in check["modes"].items()
     )
+    return f"token-identical when made again on {check['ended_utc'][:10]}: {shares}"
+
+
+def made_on() -> Html:
+    """What the page was made with; nothing in it depends on the clock."""
+    system, *packages = (f"{k} {v}".removeprefix("system ") for k, v in made_with().items())
+    return Html(f'<p class="made">Made on {system}, by {", ".join(packages)}.</p>')

@@ -5,21 +5,43 @@ from __future__ import annotations
 import base64
 import html as markup
 import io
+import platform
 import re
 import warnings
 from dataclasses import dataclass
 from html.parser import HTMLParser
+from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
 from workbench.answers import escape, visible
+from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from matplotlib.figure import Figure
 
 DPI: Final = 144
 """Of the pictures: sharp on a dense screen and in print, at about 60 KB each."""
+_BROAD: Final = 11
+"""Columns above which a table is set smaller on paper."""
+MAKERS: Final = (
+    "awq-workbench",
+    "numpy",
+    "scipy",
+    "pandas",
+    "matplotlib",
+    "pillow",
+    "mistune",
+    "nbconvert",
+)
+"""Packages that decide the bytes of a page."""
+
+
+def made_with() -> dict[str, str]:
+    """What a page made now is made with: with the same, the same run gives the same bytes."""
+    system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    return {"system": system, **{name: metadata.version(name) for name in MAKERS}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +120,7 @@ def table(
         rows: Class of the row, and its cells as HTML (escaped by the caller).
         caption: Read out by screen readers, and shown above.
     """
+    style = "data broad" if len(head) > _BROAD else "data"
     titles = "".join(f'<th scope="col" class="{kind}">{escape(text)}</th>' for text, kind in head)
     body = []
     for kind, values in rows:
@@ -110,7 +133,7 @@ def table(
             f'<tr class="{kind}"><th scope="row" class="{head[0][1]}">{first}</th>{cells}</tr>'
         )
     return Html(
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{attribute(caption)}"><table class="data">'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{attribute(caption)}"><table class="{style}">'
         f"<caption>{escape(caption)}</caption><thead><tr>{titles}</tr></thead>\n"
         f"<tbody>{chr(10).join(body)}</tbody></table></div>"
     )
@@ -134,6 +157,14 @@ def figure(drawn: Figure, alt: str, caption: str | None = None) -> Html:
     return Html(
         f'<figure><img src="data:image/png;base64,{data}" alt="{attribute(alt)}" width="{width}">{under}</figure>'
     )
+
+
+def drawn(draw: Callable[[], Figure], alt: str, caption: str | None = None) -> Html:
+    """A picture, or the sentence that says why there is none."""
+    try:
+        return figure(draw(), alt, caption)
+    except WorkbenchError as error:
+        return paragraphs([f"{str(error)[:1].upper()}{str(error)[1:]}."])
 
 
 def fold(title: str, body: Html, *, printed: bool = True) -> Html:

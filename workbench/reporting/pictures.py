@@ -69,14 +69,25 @@ def quality(facts: Facts) -> Figure:
         ax = drawn.subplots()
         is_base = rows["cell_id"].eq(facts.baseline).to_numpy()
         spread = np.nan_to_num(np.vstack([q[:, 0] - q[:, 1], q[:, 2] - q[:, 0]]))
-        ax.errorbar(q[:, 0], y, xerr=np.maximum(spread, 0), fmt="o", color=PALETTE[0], zorder=3)
+        gone = rows["cell_id"].isin(facts.left).to_numpy()
+        for part, alpha in ((~gone, 1.0), (gone, 0.35)):
+            bars = np.maximum(spread[:, part], 0)
+            look: dict[str, Any] = {"fmt": "o", "color": PALETTE[0], "alpha": alpha, "zorder": 3}
+            ax.errorbar(q[part, 0], y[part], xerr=bars, **look)
         ax.plot(q[is_base, 0], y[is_base], "o", ms=12, mfc="none", mec=INK, zorder=4)
         for value in q[is_base, 0]:
             ax.axvline(value, color="0.6", linestyle=(0, (2, 2)), linewidth=1, zorder=1)
-        names = [facts.name(c) for c in rows["cell_id"]]
-        labels = [f"{n} (baseline)" if b else n for n, b in zip(names, is_base, strict=True)]
+        labels = [_named(facts, cell) for cell in rows["cell_id"]]
         ax.set_yticks(y, [shorten(text, 40) for text in labels])
         ax.set_ylim(-0.7, len(rows) - 0.3)
         ax.grid(visible=False, axis="y")
         ax.set_xlabel("quality (%) and 95 % interval")
     return drawn
+
+
+def _named(facts: Facts, cell: str) -> str:
+    """The name of a row, with what must be known of the cell."""
+    name = facts.name(cell)
+    if cell == facts.baseline:
+        return f"{name} (baseline)"
+    return f"{name} (left after {facts.left[cell]:,})" if cell in facts.left else name

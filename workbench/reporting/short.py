@@ -10,7 +10,7 @@ import pandas as pd
 from workbench import answers
 from workbench.answers import visible
 from workbench.reporting import limitations, origin
-from workbench.reporting.amounts import bounds, count, ms, p_value, percent, points
+from workbench.reporting.amounts import bounds, count, ms, p_value, percent, points, signs
 from workbench.reporting.top import alarms
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def markdown(facts: Facts, picture: str | None = None) -> Markdown:
         *(f"> {prose(text)}" for text in alarms(facts)),
         "\n".join(f"- {prose(line)}" for line in rest),
         f"Model: {plain(what)}. Prompts: {plain(prompts)}. Run {plain(m['run_id'])}.",
+        _decision(facts),
         _table(facts),
         f"![{_drawn(facts)}]({picture})" if picture and facts.scored else None,
         _examples(facts),
@@ -111,6 +112,13 @@ def markdown(facts: Facts, picture: str | None = None) -> Markdown:
 
 def _drawn(facts: Facts) -> str:
     return "Quality against latency" if facts.timed else "Quality"
+
+
+def _decision(facts: Facts) -> str | None:
+    """Which cell to use, in a paragraph."""
+    if facts.decision is None:
+        return None
+    return "## Decision\n\n" + " ".join(prose(signs(text)) for text in facts.decision.sentences)
 
 
 def _table(facts: Facts) -> str:
@@ -137,7 +145,7 @@ def _row(facts: Facts, row: Mapping[Any, Any]) -> str:
         f"{points(row['diff_vs_baseline'])} [{bounds(row['diff_lo'], row['diff_hi'], signed=True)}]"
     )
     values = [
-        f"**{name}** (baseline)" if is_base else name,
+        f"**{name}** (baseline)" if is_base else name + _left(facts, row["cell_id"]),
         quality.replace(" []", ""),
         "" if is_base else diff.replace(" []", ""),
         "" if is_base else plain(p_value(row["p_adjusted"])),
@@ -145,6 +153,11 @@ def _row(facts: Facts, row: Mapping[Any, Any]) -> str:
         f"{row['n_output_tokens_mean']:.1f}" if pd.notna(row["n_output_tokens_mean"]) else "",
     ]
     return f"| {' | '.join(values)} |"
+
+
+def _left(facts: Facts, cell: str) -> str:
+    """The mark of a cell that left a race."""
+    return f" (left after {count(facts.left[cell], 'prompt')})" if cell in facts.left else ""
 
 
 def _examples(facts: Facts) -> str | None:

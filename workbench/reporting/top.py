@@ -9,7 +9,7 @@ import pandas as pd
 
 from workbench.answers import escape
 from workbench.reporting import pictures
-from workbench.reporting.amounts import bounds, count, ms, number, p_value, percent, points
+from workbench.reporting.amounts import bounds, count, ms, number, p_value, percent, points, signs
 from workbench.reporting.facts import ALPHA, Facts
 from workbench.reporting.page import Html, figure, fold, join, paragraphs, prose, table
 
@@ -124,6 +124,24 @@ def _caption(facts: Facts) -> str:
     return "Best first, with 95 % intervals. Latency was not measured."
 
 
+# --------------------------------------------------------------------------------------------- the decision
+
+
+def decision(facts: Facts) -> Html:
+    """Which cell to use and why, with the few cells that it is between."""
+    found = facts.decision
+    if found is None:
+        return paragraphs(["There is nothing to decide: it takes two cells and their scores."])
+    first, *rest = map(signs, found.sentences)
+    head = [(text, "n" if i > 1 else "") for i, text in enumerate(found.columns)]
+    rows = [("", [escape(signs(text)) for text in row]) for row in found.rows]
+    return join(
+        f'<p class="lead">{prose(first)}</p>',
+        paragraphs(rest),
+        table(head, rows, "What it is between") if rows else None,
+    )
+
+
 # ------------------------------------------------------------------------------------------------ the table
 
 
@@ -210,6 +228,8 @@ def _cell(facts: Facts, row: Mapping[Any, Any]) -> str:
         marks.append('<span class="mark">front</span>')
     if row["cell_id"] == facts.baseline:
         marks.append('<span class="mark base">baseline</span>')
+    if row["cell_id"] in facts.left:
+        marks.append(f'<span class="mark">left after {facts.left[row["cell_id"]]:,}</span>')
     p, diff = row["p_adjusted"], row["diff_vs_baseline"]
     if pd.notna(p) and p < ALPHA and diff != 0:
         marks.append(f'<span class="mark sure">{"better" if diff > 0 else "worse"}</span>')
@@ -286,6 +306,11 @@ def _legend(facts: Facts) -> Html:
                 if facts.front_unknown
                 else "Front: no other cell is at least as good and as fast, and better in one of the two."
             )
+        )
+    if facts.left:
+        lines.append(
+            "Left after: the cell left the race after so many prompts; its numbers are of those alone, so it stands below the cells "
+            "that answered all."
         )
     if facts.lost.to_numpy().any():
         lines.append(

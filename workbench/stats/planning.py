@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import scipy.stats
@@ -195,6 +195,10 @@ def _repeats(
     return x
 
 
+_POINT: Final = 0.01
+"""Below a difference of a point, what it would take to find that very one tells nobody anything."""
+
+
 class Way(NamedTuple):
     """What would settle one difference."""
 
@@ -256,6 +260,23 @@ class Needed:
             f"{first} If the true difference is the {_points(self.seen.difference)} seen, "
             f"{self._way(self.seen)}."
         )
+
+    @property
+    def short(self) -> str:
+        """One sentence: for the difference seen, or where that is below a point, for the smallest worth having."""
+        if self.least is None:
+            return self.text
+        way = self.seen if self.seen is not None and self.seen.difference >= _POINT else self.least
+        what = "the" if way is self.seen else "a difference of"
+        goal = f"{what} {_points(way.difference)}{' seen' if way is self.seen else ''}"
+        chance = f"({100 * self.power:.3g} % power)"
+        if way.prompts_more == 0:
+            enough = f"{self.n_prompts:,} prompts at {_count(self.repeats, 'repeat')}"
+            return f"{enough} are enough for {goal} {chance}: a true difference is likely smaller."
+        more = f"About {_round_up(way.prompts_more):,} more prompt{'s' * (way.prompts_more != 1)}"
+        if way.repeats is None:
+            return f"{more} would settle {goal} {chance}."
+        return f"{more}, or {way.repeats:,} repeats of the same {self.n_prompts:,}, would settle {goal} {chance}."
 
     def _way(self, way: Way) -> str:
         """What would do, as a clause."""

@@ -77,7 +77,7 @@ def with_lora(model: Any, settings: Settings, base: str) -> Iterator[Any]:
         base: What the adapter's files name as their base.
 
     Raises:
-        ParamError: There are no layers of these names.
+        ParamError: There are no layers of these names, or the model cannot compute activations again.
     """
     config = LoraConfig(
         r=settings.rank,
@@ -88,6 +88,8 @@ def with_lora(model: Any, settings: Settings, base: str) -> Iterator[Any]:
         task_type="CAUSAL_LM",
         base_model_name_or_path=base,
     )
+    if settings.gradient_checkpointing and not model.supports_gradient_checkpointing:
+        raise ParamError("gradient_checkpointing", "false for this kind of model", True)
     use_cache, training = model.config.use_cache, model.training
     try:
         adapted = get_peft_model(model, config)
@@ -99,6 +101,9 @@ def with_lora(model: Any, settings: Settings, base: str) -> Iterator[Any]:
                 model.set_submodule(name, module.get_base_layer())
         if hasattr(model, "peft_config"):
             del model.peft_config
+        if model.is_activation_checkpointing:
+            model.activation_checkpointing_disable()
+            model.disable_input_require_grads()
         model.config.use_cache = use_cache
         model.train(training)
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from workbench.engines.base import EngineInfo
 
 _PACKAGES: Final = ("awq-workbench", "torch", "transformers", "peft", "accelerate")
+_FEW: Final = 20
+"""With fewer rows held out, the standard error of their mean loss is above a fifth of the spread among rows."""
 
 
 def base(info: EngineInfo) -> dict[str, Any]:
@@ -30,6 +32,29 @@ def base(info: EngineInfo) -> dict[str, Any]:
         "tokenizer_hash": info.tokenizer_hash,
         "chat_template_hash": info.chat_template_hash,
     }
+
+
+def warnings(n_held_out: int, validation: float) -> list[str]:
+    """What to know of a training's held-out loss.
+
+    Args:
+        n_held_out: Rows held out.
+        validation: The share asked for.
+    """
+    if not validation or n_held_out >= _FEW:
+        return []
+    if not n_held_out:
+        said = (
+            f"nothing is held out, though validation is {validation:g}: all rows ask the same or belong together, so the last "
+            "step is kept and training never stops early"
+        )
+    else:
+        rows = "row is" if n_held_out == 1 else "rows are"
+        said = (
+            f"only {n_held_out} {rows} held out (fewer than {_FEW}), so the held-out loss, and which step is kept for it, are "
+            "mostly luck; give more rows, or a larger validation"
+        )
+    return [said]
 
 
 def result(losses: pd.DataFrame, step: int, n_steps: int) -> dict[str, Any]:
@@ -79,6 +104,7 @@ def describe(path: Path, record: Mapping[str, Any]) -> str:
     lines = [
         f"{path}: trained on {data['n_train']} rows, {steps}",
         f"  {loss_line(record)}",
+        *(f"  warning: {warning}" for warning in record["warnings"]),
         f"  adapter {record['adapter']['sha256'][:12]}, {record['adapter']['n_parameters']:,} parameters",
     ]
     return "\n".join(lines)
@@ -133,6 +159,7 @@ def readme(name: str, record: Mapping[str, Any]) -> str:
     sizes = f"{data['n_train']} trained on, {data['n_validation']} held out"
     if data["n_left_out"]:
         sizes += f", {data['n_left_out']} left out as too long"
+    warnings = "".join(f"\n**Note:** {warning}.\n" for warning in record["warnings"])
     before, kept = (_loss(held[key]) for key in ("before", "kept"))
     stopped = "" if made["stopped"] == "all epochs" else f", stopped early ({made['stopped']})"
     return f"""---
@@ -158,6 +185,7 @@ sha256 `{record["adapter"]["sha256"]}`.
 | training | {made["n_steps"]} steps{stopped}, {duration(made["elapsed_s"])}, seed {how["seed"]}, {of["kernel"]} on {of["device"]} |
 | finished | {record["ended_utc"]} |
 
+{warnings}
 ![Losses](losses.png)
 
 ## Kept apart

@@ -4,8 +4,9 @@
     out/checkpoints/         the newest checkpoint and the best; gone at the end
     out/adapter_*            the adapter, at the end
 
-A checkpoint counts once it is sealed: a file in it lists all others with their sizes, and says which training it is of. The
-folder of the checkpoints is marked as made here; one that is not is never written to or deleted.
+A checkpoint counts once it is sealed: a file in it lists all others with their hashes, and says which training it is of. It is
+written when they are on the disk. The folder of the checkpoints is marked as made here; one that is not is never written to or
+deleted. The lock file stays: deleting it could take it from under a process that waits for it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +24,7 @@ from safetensors import SafetensorError
 from workbench.errors import AdapterError
 from workbench.prompts.checkrows import canonical_json
 from workbench.training.curve import best_step
-from workbench.training.overlap import RECORD, read_record
+from workbench.training.overlap import RECORD, damaged, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -50,7 +52,7 @@ def steps_of(path: Path) -> int:
 
 
 class Checkpoints:
-    """The checkpoints of a training.
+    """The checkpoints of a training; each is read and looked at once.
 
     Args:
         out: The adapter's folder.
@@ -60,6 +62,7 @@ class Checkpoints:
     def __init__(self, out: Path, identity: Mapping[str, Any]) -> None:
         self.path = out / CHECKPOINTS
         self._training = hashlib.sha256(canonical_json(identity).encode()).hexdigest()
+        self._states: dict[Path, bool | None] = {}
 
     def at(self, step: int) -> Path:
         """Where the checkpoint after so many steps is."""
@@ -71,23 +74,43 @@ class Checkpoints:
         (self.path / _MARK).touch()
 
     def seal(self, step: int) -> None:
-        """Say that a checkpoint is whole."""
+        """Say that a checkpoint is whole, once it is on the disk."""
         folder = self.at(step)
-        sizes = {f.name: f.stat().st_size for f in folder.iterdir() if f.is_file()}
-        write_whole(folder / _SEAL, json.dumps({"training": self._training, "sizes": sizes}))
+        hashes = {f.name: stored(f) for f in sorted(folder.iterdir()) if f.is_file()}
+        hashes.pop(_SEAL, None)
+        write_whole(folder / _SEAL, json.dumps({"training": self._training, "sha256": hashes}))
+        _store_names(self.path)
+        self._states[folder] = True
 
     def sealed(self) -> list[Path]:
         """Whole checkpoints of this training, oldest first."""
-        found = [p for p in self.path.glob(f"{_PREFIX}*") if self._is_whole(p)]
-        return sorted(found, key=steps_of)
+        return self._those(whole=True)
 
-    def _is_whole(self, path: Path) -> bool:
+    def damaged(self) -> list[Path]:
+        """Checkpoints of this training that were whole once, oldest first."""
+        return self._those(whole=False)
+
+    def reject(self, name: str) -> None:
+        """Count a checkpoint that cannot be loaded as damaged."""
+        self._states[self.path / name] = False
+
+    def _those(self, *, whole: bool) -> list[Path]:
+        found = [p for p in self.path.glob(f"{_PREFIX}*") if p.name[len(_PREFIX) :].isdecimal()]
+        for path in found:
+            if path not in self._states:
+                self._states[path] = self._state(path)
+        return sorted((p for p in found if self._states[p] is whole), key=steps_of)
+
+    def _state(self, path: Path) -> bool | None:
+        """Whether a checkpoint is as it was sealed; None if it never was, or is of another training."""
         try:
             seal = json.loads((path / _SEAL).read_text(encoding="utf-8"))
-            sizes = seal["sizes"].items()
-            return seal["training"] == self._training and all(
-                (path / name).stat().st_size == size for name, size in sizes
-            )
+            if seal["training"] != self._training:
+                return None
+            same = all(_sha256(path / name) == was for name, was in seal["sha256"].items())
+            return same and best_step(_history(path)) >= 0
+        except FileNotFoundError:
+            return False if (path / _SEAL).exists() else None
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return False
 
@@ -104,10 +127,11 @@ class Checkpoints:
 
     def keep(self, steps: set[int]) -> None:
         """Delete all checkpoints but these."""
-        whole = self.sealed()
+        wanted = {self.at(step) for step in steps}
         for path in self.path.glob(f"{_PREFIX}*"):
-            if path not in whole or steps_of(path) not in steps:
+            if path not in wanted:
                 shutil.rmtree(path, ignore_errors=True)
+                self._states.pop(path, None)
 
     def clean(self) -> None:
         """Delete all that training does not go on from."""
@@ -128,11 +152,35 @@ def _history(checkpoint: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def stored(file: Path) -> str:
+    """The hash of a file, which is on the disk afterwards."""
+    with file.open("rb+") as opened:
+        os.fsync(opened.fileno())
+    return _sha256(file)
+
+
+def _store_names(folder: Path) -> None:
+    """See to it that the disk has the names of a folder's files; not every system can be told to."""
+    if os.name == "posix":
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
 def write_whole(file: Path, text: str) -> None:
-    """Write a file so that a reader never sees half of it."""
+    """Write a file so that a reader never sees half of it, also after the power failed."""
     temporary = file.with_name(f".{file.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
+    stored(temporary)
     temporary.replace(file)
+    _store_names(file.parent)
 
 
 @contextlib.contextmanager
@@ -153,7 +201,6 @@ def locked(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        (out / _LOCK).unlink(missing_ok=True)
         lock.release()
 
 
@@ -193,7 +240,10 @@ def look(out: Path) -> dict[str, Any] | None:
             f"{theirs}: was not made by the workbench, which would write its own there; give another folder"
         )
     if (out / RECORD).exists():
-        return read_record(out)
+        record = read_record(out)
+        if not _is_record(record):
+            raise damaged(out)
+        return record
     if out.is_dir() and any(
         p.name != CHECKPOINTS and not p.name.startswith(".") for p in out.iterdir()
     ):
@@ -201,6 +251,56 @@ def look(out: Path) -> dict[str, Any] | None:
             f"{out}: holds other files and no training; give a folder that is new or empty"
         )
     return None
+
+
+_FIELDS: Final = {
+    "status": str,
+    "about": str,
+    "evaluated": list,
+    "calls": list,
+    "started_utc": str,
+    "data": dict,
+    "base": dict,
+    "settings": dict,
+    "identity": dict,
+    "identity.settings": dict,
+    "identity.device": str,
+    "identity.kernel": str,
+}
+_AT_THE_END: Final = {
+    "ended_utc": str,
+    "warnings": list,
+    "data.n_train": int,
+    "adapter": dict,
+    "adapter.sha256": str,
+    "adapter.n_parameters": int,
+    "adapter.targets": list,
+    "result": dict,
+    "result.best_step": int,
+    "result.n_steps": int,
+    "result.n_steps_planned": int,
+    "result.stopped": str,
+    "result.elapsed_s": float,
+    "result.train_loss": dict,
+    "result.validation_loss": dict,
+}
+"""Fields of a record and what they are: of every one, and of one that is finished."""
+
+
+def _is_record(record: dict[str, Any]) -> bool:
+    """Whether a record holds what is read of it here."""
+    fields = _FIELDS | (_AT_THE_END if record.get("status") == "finished" else {})
+    for name, kind in fields.items():
+        value: Any = record
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if not isinstance(value, kind):
+            return False
+    calls_ok = all(isinstance(c, dict) and "started_utc" in c for c in record["calls"])
+    sets_ok = all(
+        isinstance(s, dict) and {"name", "sha256", "n"} <= s.keys() for s in record["evaluated"]
+    )
+    return calls_ok and sets_ok and record["status"] in ("running", "finished")
 
 
 def check_same(out: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

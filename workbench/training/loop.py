@@ -25,12 +25,13 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerControl
 
 from workbench.adapters import WEIGHTS
+from workbench.engines.local.memory import is_out_of_memory
 from workbench.errors import AdapterError, EngineUnavailable
 from workbench.training.curve import best_step, is_over
 from workbench.training.tokens import IGNORED, Batches, collate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
@@ -65,7 +66,7 @@ class Work:
     @property
     def n_batches(self) -> int:
         """Steps in an epoch."""
-        return -(-len(self.rows) // self.settings.batch_size)
+        return -(-len(self.rows) // self.settings.step_rows)
 
     @property
     def n_steps(self) -> int:
@@ -107,8 +108,14 @@ def mean_loss(model: Any, rows: Sequence[Tokens], batch_size: int, pad: int) -> 
     return total / n
 
 
+class UnreadableState(Exception):  # noqa: N818 - says what, and is caught by the one who asked
+    """A checkpoint's files are as they were written, and training cannot go on from them."""
+
+
 class AnswerTrainer(Trainer):  # type: ignore[misc]
     """Trains on answers; its arguments and rows come from `Work`."""
+
+    loss_is_scaled_for_ga = True
 
     def __init__(self, model: Any, work: Work, arguments: TrainingArguments, watch: Watch) -> None:
         super().__init__(model=model, args=arguments, callbacks=[watch])
@@ -120,7 +127,8 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         """Rows in the order of `Batches`."""
         work = self._work
         lengths = [len(row.ids) for row in work.rows]
-        batches = Batches(lengths, work.settings.batch_size, work.settings.seed, self._epoch)
+        how = work.settings
+        batches = Batches(lengths, how.batch_size, how.seed, self._epoch, how.gradient_accumulation)
         together = partial(collate, pad=work.pad)
         return DataLoader(list(work.rows), batch_sampler=batches, collate_fn=together)  # type: ignore[arg-type]
 
@@ -137,10 +145,22 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         self.lr_scheduler = LambdaLR(self.optimizer, share)
         return self.lr_scheduler
 
-    def compute_loss(self, model: Any, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
-        """Mean over the answer tokens of the batch."""
-        losses = answer_losses(model, inputs)
-        loss = losses.sum() / (inputs["labels"] != IGNORED).sum()
+    def get_batch_samples(self, *args: Any, **options: Any) -> tuple[list[Any], Tensor]:
+        """The batches of a step, and the answer tokens in them."""
+        batches, _ = super().get_batch_samples(*args, **options)
+        n = [(batch["labels"] != IGNORED).sum() for batch in batches]
+        return batches, torch.stack(n).sum()
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,  # noqa: ARG002 - as the Trainer has it
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor:
+        """A batch's share of the mean over the answer tokens of the step."""
+        assert num_items_in_batch is not None  # `get_batch_samples` gives it
+        loss = answer_losses(model, inputs).sum() / num_items_in_batch
         if not self.state.global_step:
             self._check(float(loss))
         return loss
@@ -196,6 +216,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._log_every = max(1, work.n_steps // _POINTS)
         self._before_s = 0.0
         self._start_s = time.perf_counter()
+        self.begun = False
 
     def elapsed_s(self) -> float:
         """Seconds of training, those before a resume included."""
@@ -206,6 +227,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._before_s = max((e.get("elapsed_s", 0.0) for e in state.log_history), default=0.0)
         self._start_s = time.perf_counter()
         self._bar.update(state.global_step)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """From here on all is loaded."""
+        self.begun = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Decide what comes after this step."""
@@ -247,6 +272,8 @@ def arguments(work: Work, checkpoints: Checkpoints, device: torch.device) -> Tra
     made = TrainingArguments(
         output_dir=str(checkpoints.path),
         per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        activation_checkpointing=settings.gradient_checkpointing,
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         weight_decay=0.0,
@@ -277,7 +304,6 @@ def train(
     work: Work,
     checkpoints: Checkpoints,
     bar: Any,
-    on_start: Callable[[Any], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """Train a PEFT model, or go on from its newest checkpoint.
 
@@ -287,12 +313,18 @@ def train(
     Raises:
         AdapterError: The loss is no finite number.
         EngineUnavailable: See `arguments`.
+        UnreadableState: The newest checkpoint cannot be loaded.
     """
     resume = checkpoints.newest()
     made = arguments(work, checkpoints, model.device)
     made.eval_on_start = bool(work.held_out) and resume is None
-    trainer = AnswerTrainer(model, work, made, Watch(work, checkpoints, bar))
-    on_start(trainer)
-    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    watch = Watch(work, checkpoints, bar)
+    trainer = AnswerTrainer(model, work, made, watch)
+    try:
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    except Exception as error:  # whatever the libraries raise on a file that they cannot read
+        if resume is None or watch.begun or is_out_of_memory(error):
+            raise
+        raise UnreadableState(resume.name) from error
     history: list[dict[str, Any]] = trainer.state.log_history
     return history

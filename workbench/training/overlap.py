@@ -1,98 +1,33 @@
 """Was a prompt trained on? Told by what is asked, not by how it is written.
 
-Two prompts ask the same when their last user messages have the same words, numbers and signs of arithmetic in the same
-order. Case, spaces, marks of layout such as ``**``, characters that are not seen and all other punctuation do not count;
-dashes, signs of multiplication and division, and thousands with or without separators count alike. Messages before the last
-one do not count either: a worked example put before a question makes no new question. A training keeps a hash of each of its
-prompts in ``training.json``, never the prompts.
-
->>> fingerprint([{"role": "user", "content": "What is 3 + 4?"}]) == fingerprint(
-...     [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "what is  3+4"}]
-... )
-True
+A prompt asks what its last user message asks (`workbench.training.questions` says what counts as the same): a system message or
+a worked example put before a question makes no new question. It was trained on if any user message of a training row asks the
+same, also one early in a conversation. Only of open questions such as "Summarize the document.", which the training rows answer
+otherwise after other contexts, what stands before them must be the same, too. A training keeps a hash of each question of its
+rows in ``training.json``, never the questions.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from workbench import prompts as prompt_sets
 from workbench.errors import AdapterError, PromptSetError
+from workbench.training.questions import asked_in, fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from workbench.prompts import Prompt, PromptSet
-    from workbench.records import Message
 
+__all__ = ["FORMAT", "RECORD", "check_none", "fingerprint", "overlap", "read_record", "trained_on"]
 RECORD: Final = "training.json"
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Of ``training.json``; raised whenever hashes of an older one no longer mean the same."""
-_OPERATORS: Final = frozenset("-*/%")
-"""Punctuation that changes what a sum asks, if it stands between numbers or variables."""
-_MINUS: Final = "\u2212"
-"""Stands for the sign of a negative number."""
-_ALIKE: Final = str.maketrans(
-    dict.fromkeys("\u00d7\u2217\u22c5\u00b7\u2219\u2715\u2716", "*")
-    | dict.fromkeys("\u00f7\u2044\u2215\u2797", "/")
-    | {_MINUS: "-", "`": " ", "_": " "}
-)
-_NARROW: Final = str.maketrans(dict.fromkeys("\u2009\u202f", ","))
-"""Narrow spaces, which set thousands apart in some languages."""
-_THOUSANDS: Final = re.compile(r"(?<![\d.,])\d{1,3}(?:[,'\u2019]\d{3})+(?!\d)")
-_TIMES: Final = re.compile(r"(?<=\d)(\s*)x(?=\s*\d)")
-_NEGATIVE: Final = re.compile(r"(?<!\w)-(?=\d)")
-
-
-def normalized(text: str) -> str:
-    """The words, numbers and operators of a text, in lower case, a space between them.
-
-    The signs ``- * / %`` are operators between numbers or variables of one letter, and a minus also right before a number;
-    anywhere else they are punctuation.
-
-    >>> normalized("  What is 12+3.5 -4, please?")
-    'what is 12 + 3 5 - 4 please'
-    >>> normalized("- **What** is 1,000 \u00f7 \u20134?"), normalized("A well-known city")
-    ('what is 1000 / - 4', 'a well known city')
-    """
-    kept: list[str] = []
-    waiting: list[str] = []  # operators, until it is known what they stand before
-    for part in re.findall(r"\w+|[^\w\s]", _plain(text)):
-        if part in _OPERATORS:
-            waiting.append(part)
-        elif not unicodedata.category(part[0]).startswith("P"):
-            if kept and _is_term(kept[-1]) and _is_term(part):
-                kept += waiting
-            kept.append(part)
-            waiting = []
-    return " ".join(kept).replace(_MINUS, "-") or text.strip()
-
-
-def _plain(text: str) -> str:
-    """The text in one case, each sign in one form, without what is not seen."""
-    plain = unicodedata.normalize("NFKC", text.translate(_NARROW)).casefold().translate(_ALIKE)
-    kinds = [(c, unicodedata.category(c)) for c in plain]
-    plain = "".join("-" if kind == "Pd" else c for c, kind in kinds if kind != "Cf")
-    plain = _THOUSANDS.sub(lambda number: re.sub(r"\D", "", number[0]), plain)
-    return _NEGATIVE.sub(_MINUS, _TIMES.sub(r"\1*", plain))
-
-
-def _is_term(part: str) -> bool:
-    """A number, a negative number's sign, or a variable of one letter."""
-    return part[0].isdigit() or part == _MINUS or (len(part) == 1 and part.isalpha())
-
-
-def fingerprint(messages: Sequence[Message]) -> str | None:
-    """Hash of what a chat's last user message asks, 32 hex digits; None if no user says anything in it."""
-    said = [m.get("content") for m in messages if m.get("role") == "user"]
-    if not said or not isinstance(said[-1], str) or not said[-1].strip():
-        return None
-    return hashlib.sha256(normalized(said[-1]).encode()).hexdigest()[:32]
+_SHOWN: Final = 5
+"""Most rows that a refusal lists."""
 
 
 def overlap(
@@ -110,7 +45,7 @@ def overlap(
     """
     trained = set(read_record(Path(adapter))["prompt_hashes"])
     asked = prompt_sets.load(prompts) if isinstance(prompts, str | Path) else prompts
-    return tuple(p.id for p in asked if fingerprint(p.messages) in trained)
+    return tuple(p.id for p in asked if not trained.isdisjoint(asked_in(p.messages)))
 
 
 def trained_on(
@@ -135,7 +70,8 @@ def trained_on(
     if (record.get("adapter") or {}).get("sha256") != sha256:
         return None
     trained = set(record["prompt_hashes"])
-    found = [p.id for prompts in wordings for p in prompts if fingerprint(p.messages) in trained]
+    asked = (prompt for prompts in wordings for prompt in prompts)
+    found = [p.id for p in asked if not trained.isdisjoint(asked_in(p.messages))]
     return list(dict.fromkeys(found))
 
 
@@ -152,22 +88,34 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise AdapterError(f"{folder}: no {RECORD}, so not trained with the workbench") from None
     except (OSError, ValueError, RecursionError) as error:
         raise AdapterError(f"{file}: cannot be read ({error})") from error
-    if not isinstance(record, dict) or not isinstance(record.get("prompt_hashes"), list):
-        raise AdapterError(f"{file}: damaged; copy it again, or train again")
-    if record.get("format") != FORMAT:
+    if not isinstance(record, dict) or "format" not in record:
+        raise damaged(folder)
+    if record["format"] != FORMAT:
         raise AdapterError(
-            f"{file}: has format {record.get('format')!r}, this version of the workbench reads {FORMAT}; train again into another folder"
+            f"{file}: has format {record['format']!r}, this version of the workbench reads {FORMAT}; train again into another folder"
         )
+    hashes, adapter = record.get("prompt_hashes"), record.get("adapter")
+    if (
+        not isinstance(hashes, list)
+        or not all(isinstance(h, str) for h in hashes)
+        or not (adapter is None or (isinstance(adapter, dict) and "sha256" in adapter))
+    ):
+        raise damaged(folder)
     return record
 
 
+def damaged(folder: Path) -> AdapterError:
+    """The error of a record that does not hold what a training writes."""
+    return AdapterError(f"{folder / RECORD}: damaged; copy it again, or train again")
+
+
 def check_none(
-    trained: Mapping[str, str], evaluated: Sequence[PromptSet], source: str
+    trained: Mapping[str, Collection[str]], evaluated: Sequence[PromptSet], source: str
 ) -> list[dict[str, Any]]:
     """Refuse training on what will be evaluated.
 
     Args:
-        trained: Place of a training row to its fingerprint.
+        trained: Place of a training row to the hashes of what it asks.
         evaluated: Prompt sets that must stay unseen.
         source: Where the rows are from, for the message.
 
@@ -175,10 +123,10 @@ def check_none(
         What was checked: name, hash and size of each set.
 
     Raises:
-        PromptSetError: Some rows ask what a set asks; lists them with the ids of both. Or a set has prompts that only a
-            template asks, which cannot be checked.
+        PromptSetError: Some rows ask what a set asks; says how many and shows the first, with the ids of both; its
+            ``problems`` are all of them. Or a set has prompts that only a template asks, which cannot be checked.
     """
-    found: list[str] = []
+    found: dict[str, str] = {}
     for asked in evaluated:
         if asked.unasked:
             raise PromptSetError(
@@ -186,15 +134,22 @@ def check_none(
                 f"{len(asked.unasked)} of {len(asked)} prompts have only variables, so what they ask cannot be compared "
                 "with the training data; give a file in which they are asked",
             )
-        ids = {fingerprint(prompt.messages): prompt.id for prompt in asked}
-        found += [
-            f"{place}: asks what {ids[print_]!r} of {asked.name} asks"
-            for place, print_ in trained.items()
-            if print_ in ids
-        ]
+        ids = {print_: prompt.id for prompt in asked for print_ in asked_in(prompt.messages)}
+        for place, prints in trained.items():
+            met = next((ids[print_] for print_ in prints if print_ in ids), None)
+            if met is not None:
+                found.setdefault(place, f"{place}: asks what {met!r} of {asked.name} asks")
     if found:
-        raise PromptSetError(
-            f"{source}: rows ask what evaluated prompts ask; take them out of one or the other",
-            found,
-        )
+        raise _refusal(source, list(found.values()), len(trained))
     return [{"name": s.name, "sha256": s.sha256, "n": len(s)} for s in evaluated]
+
+
+def _refusal(source: str, found: list[str], n_rows: int) -> PromptSetError:
+    shown = "".join(f"\n  - {line}" for line in found[:_SHOWN])
+    more = f"\n  and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    error = PromptSetError(
+        source,
+        f"{len(found)} of {n_rows} rows ask what evaluated prompts ask; take them out of one or the other:{shown}{more}",
+    )
+    error.problems = tuple(found)
+    return error

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +22,7 @@ from workbench import prompts as prompt_sets
 from workbench.errors import PromptSetError
 from workbench.prompts import PromptSet, checkrows, fileforms, sources
 from workbench.prompts.checkrows import Unreadable, canonical_json, strict_json
-from workbench.training.overlap import fingerprint
+from workbench.training.questions import Turn, fingerprint, open_questions, turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -41,7 +41,8 @@ class Example:
         messages: What is asked, without the answer.
         answer: What to say.
         tools: Handed to the chat template.
-        fingerprint: Of what is asked, see `workbench.training.overlap`.
+        fingerprint: Of what is asked last, see `workbench.training.questions`; of an open question with all that is before it.
+        asks: The same of every user message of the row.
         group: Rows of one group are trained on or held out together, as are rows that ask the same.
     """
 
@@ -50,6 +51,7 @@ class Example:
     answer: str
     tools: tuple[dict[str, Any], ...] | None
     fingerprint: str
+    asks: tuple[str, ...]
     group: str | None = None
 
     def content(self) -> str:
@@ -83,8 +85,8 @@ def split(
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """Rows to train on, and rows held out, both in their order.
 
-    Rows of one group and rows that ask the same belong together, and so do rows linked by other rows. What belongs together is
-    on one side. Which is held out is told by a hash of what is asked, and by nothing else: the lowest ones, until the share is
+    Rows of one group and rows that ask the same belong together, and so do rows linked by other rows. An open question (see
+    `workbench.training.questions.open_questions`) is the same only after the same context. What belongs together is on one side. Which is held out is told by a hash of what is asked, and by nothing else: the lowest ones, until the share is
     reached. Of rows so many that with them more than twice the share were held out, none is; but where a share is asked for,
     something is held out, and something is left to train on, if there are two sets of rows that do not belong together.
 
@@ -212,8 +214,11 @@ def _plain(row: Any) -> Any:
         if last.get("tool_calls"):
             said = "the answer is a tool call; write the call as the text that the model should say"
             return Unreadable(said)
-        if last.get("weight", 1) != 1:
-            said = f"the answer has weight {last['weight']!r}, and only weight 1 is trained on; leave the row out"
+        metadata = row.get("metadata")
+        known = metadata.get("answer_weight", 1) if isinstance(metadata, Mapping) else 1
+        weight = last.get("weight", known)
+        if weight != 1:
+            said = f"the answer has weight {weight!r}, and only weight 1 is trained on; leave the row out"
             return Unreadable(said)
         row = {key: value for key, value in row.items() if key != "target"}
     plain = dict(fileforms.from_tuning(row))
@@ -260,7 +265,7 @@ def _example(place: str, row: checkrows.Row, problems: list[Problem]) -> list[Ex
     elif asked is None:
         problem = "no user asks anything in it"
     else:
-        return [Example(place, row.messages, answer, row.tools, asked, row.group)]
+        return [Example(place, row.messages, answer, row.tools, asked, (asked,), row.group)]
     problems.append((place, problem))
     return []
 
@@ -273,7 +278,17 @@ def _made(source: str, found: Found, file_sha256: str | None) -> Data:
     if problems:
         raise PromptSetError("training data", problems)
     text = "".join(f"{example.content()}\n" for example in examples)
-    return Data(source, tuple(examples), hashlib.sha256(text.encode()).hexdigest(), file_sha256)
+    told = tuple(_told(examples))
+    return Data(source, told, hashlib.sha256(text.encode()).hexdigest(), file_sha256)
+
+
+def _told(examples: Sequence[Example]) -> Iterator[Example]:
+    """The rows with what they ask, which all of them together tell."""
+    found: list[list[Turn]] = [turns(e.messages, e.answer) for e in examples]
+    open_ = open_questions(turn for asked in found for turn in asked)
+    for example, asked in zip(examples, found, strict=True):
+        asks = tuple(turn.asks(open_) for turn in asked)
+        yield replace(example, fingerprint=asks[-1], asks=asks)
 
 
 def _twice(examples: Sequence[Example]) -> list[Problem]:

@@ -16,11 +16,13 @@ from workbench.prompts import PromptSet
 from workbench.provenance import environment, now_utc
 from workbench.training import base, card, curve
 from workbench.training.checkpoints import (
+    CHECKPOINTS,
     Checkpoints,
     check_same,
     locked,
     look,
     on_disk,
+    stored,
     write_whole,
 )
 from workbench.training.overlap import FORMAT, RECORD, check_none
@@ -114,9 +116,7 @@ def train(
     tell = say or _to_stderr
     wanted = Settings.of(settings)
     rows = read(data)
-    unseen = check_none(
-        {e.place: e.fingerprint for e in rows.examples}, _sets(evaluated), rows.source
-    )
+    unseen = check_none({e.place: e.asks for e in rows.examples}, _sets(evaluated), rows.source)
     folder = Path(out).expanduser()
     look(folder)
     base.check_model(model, device, kernel)
@@ -127,6 +127,9 @@ def train(
         "device": device,
         "kernel": kernel,
     }
+    record = _left(folder, identity)
+    if record is not None and _is_settled(folder, record, _said(record, about, unseen)):
+        return _again(folder, record, {}, tell)  # also where nothing can be written
     with locked(folder):
         record = _left(folder, identity)
         said = _said(record, about, unseen)
@@ -152,7 +155,8 @@ def _left(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     if record is None:
         return None
     finished = record["status"] == "finished"
-    if not finished and not Checkpoints(folder, record["identity"]).sealed():
+    checkpoints = Checkpoints(folder, record["identity"])
+    if not finished and not (checkpoints.sealed() or checkpoints.damaged()):
         return None  # begun, and nothing to lose
     check_same(folder, record["identity"], identity)
     if finished and adapters.read(folder).sha256 != record["adapter"]["sha256"]:
@@ -173,6 +177,12 @@ def _said(
     return {"about": about or record["about"], "evaluated": [*record["evaluated"], *new]}
 
 
+def _is_settled(folder: Path, record: dict[str, Any], said: dict[str, Any]) -> bool:
+    """Whether a training is finished and nothing about it is left to write or to delete."""
+    news = any(record[key] != value for key, value in said.items())
+    return record["status"] == "finished" and not news and not (folder / CHECKPOINTS).exists()
+
+
 def _again(
     folder: Path, record: dict[str, Any], said: dict[str, Any], tell: Callable[[str], None]
 ) -> Trained:
@@ -183,7 +193,8 @@ def _again(
         if news:  # the record last: without it the call is made again
             write_whole(folder / README, card.readme(folder.name, record))
             _write(folder, record)
-        Checkpoints(folder, record["identity"]).remove()
+        if (folder / CHECKPOINTS).exists():
+            Checkpoints(folder, record["identity"]).remove()
     done = "its card was brought up to date" if news else "nothing to do"
     tell(f"{folder}: finished {record['ended_utc']}; {done}")
     return Trained(folder, record, new=False)
@@ -216,25 +227,47 @@ class _Task:
 
     def run(self, record: dict[str, Any] | None, *, progress: bool) -> dict[str, Any]:
         """Train, or go on, and write the adapter's folder; returns its record."""
-        from workbench.training.apart import target_names  # noqa: PLC0415 - heavy
+        from workbench.training import loop  # noqa: PLC0415 - heavy
+        from workbench.training.apart import target_names  # noqa: PLC0415
 
         target_names(self.loaded.model, self.settings)
-        work, counts = self._work()
+        work, about = self._work()
         checkpoints = Checkpoints(self.folder, self.start["identity"])
         with on_disk(self.folder):
-            history = checkpoints.history()
-            record = self._begin(record, counts, history)
-            if checkpoints.sealed() and not history:
-                self.tell(f"{self.folder}: a checkpoint is damaged; training begins anew")
-            if not curve.is_over(history, work.n_steps, self.settings.patience):
+            record = self._begin(record, about)
+            while True:
+                history = checkpoints.history()
+                self._note(record, checkpoints, history)
+                if curve.is_over(history, work.n_steps, self.settings.patience):
+                    break
                 if history:
-                    done = max(int(entry["step"]) for entry in history)
+                    done = record["calls"][-1]["after_step"]
                     self.tell(f"{self.folder}: going on after step {done} of {work.n_steps}")
-                history = self._train(work, checkpoints, progress=progress)
+                try:
+                    history = self._train(work, checkpoints, progress=progress)
+                except loop.UnreadableState as unreadable:
+                    checkpoints.reject(str(unreadable))
+                else:
+                    break
             return self._finish(record, work, checkpoints, history)
 
-    def _work(self) -> tuple[Work, dict[str, int]]:
-        """The rows as tokens, told apart; and how many they are."""
+    def _note(
+        self, record: dict[str, Any], checkpoints: Checkpoints, history: list[dict[str, Any]]
+    ) -> None:
+        """Put into the record what this call goes on from, and say which checkpoints it cannot go on from."""
+        call = record["calls"][-1]
+        names = [path.name for path in checkpoints.damaged()]
+        new = [name for name in names if name not in call["damaged"]]
+        call["damaged"] += new
+        call["after_step"] = max((int(entry["step"]) for entry in history), default=0)
+        _write(self.folder, record)
+        if new:
+            anew = "" if history else "; training begins anew"
+            verb = "is" if len(new) == 1 else "are"
+            self.tell(f"{self.folder}: {', '.join(new)} {verb} damaged{anew}")
+
+    def _work(self) -> tuple[Work, dict[str, Any]]:
+        """The rows as tokens, told apart; and what the record says of them."""
         from workbench.training.loop import Work  # noqa: PLC0415 - heavy
         from workbench.training.tokens import Encoder, encode  # noqa: PLC0415
 
@@ -253,7 +286,10 @@ class _Task:
         tokens = {e.place: t for e, t in fitting}
         rows, held_out = split([e for e, _ in fitting], settings.validation)
         made, measured = ([tokens[e.place] for e in part] for part in (rows, held_out))
-        counts = {
+        data = {
+            "source": self.data.source,
+            "file_sha256": self.data.file_sha256,
+            "sha256": self.data.sha256,
             "n_rows": len(self.data.examples),
             "n_train": len(made),
             "n_validation": len(measured),
@@ -261,53 +297,51 @@ class _Task:
             "n_answer_tokens": sum(row.n_answer for row in made),
             "n_tokens": sum(len(row.ids) for row in made),
         }
+        about = {
+            "data": data,
+            "warnings": card.warnings(len(measured), settings.validation),
+            "prompt_hashes": sorted({asked for e, _ in fitting for asked in e.asks}),
+        }
         pad = loaded.tokenizer.pad_token_id
-        return Work(
-            made, measured, settings, loaded.eos_token_ids[0] if pad is None else pad
-        ), counts
+        pad = loaded.eos_token_ids[0] if pad is None else pad
+        return Work(made, measured, settings, pad), about
 
-    def _begin(
-        self,
-        record: dict[str, Any] | None,
-        counts: dict[str, int],
-        history: list[dict[str, Any]],
-    ) -> dict[str, Any]:
-        """The record of a training under way, written before its first step."""
-        info = self.loaded.info
-        data = {"source": self.data.source, "file_sha256": self.data.file_sha256}
+    def _begin(self, record: dict[str, Any] | None, about: dict[str, Any]) -> dict[str, Any]:
+        """The record of a training under way; says what is trained on."""
+        info, data = self.loaded.info, about["data"]
         call = {
             "started_utc": now_utc(),
-            "after_step": max((int(entry["step"]) for entry in history), default=0),
+            "after_step": 0,
+            "damaged": [],
             "environment": environment(),
         }
         calls = [*(record["calls"] if record else []), call]
-        begun = {
+        left = f", {data['n_left_out']} too long" if data["n_left_out"] else ""
+        kernel = f"{info.kernel} on {info.device}" + (f": {self.reason}" if self.reason else "")
+        self.tell(
+            f"{data['source']}: {data['n_train']} rows to train on, {data['n_validation']} held out{left}; "
+            f"base {info.model} ({kernel})"
+        )
+        for warning in about["warnings"]:
+            self.tell(f"warning: {warning}")
+        return {
             "format": FORMAT,
             "status": "running",
             **self.start,
             "started_utc": calls[0]["started_utc"],
             "ended_utc": None,
-            "data": data | {"sha256": self.data.sha256} | counts,
             "settings": self.settings.to_dict(),
             "base": card.base(info),
-            "prompt_hashes": sorted({e.fingerprint for e in self.data.examples}),
+            **about,
             "calls": calls,
         }
-        _write(self.folder, begun)
-        left = f", {counts['n_left_out']} too long" if counts["n_left_out"] else ""
-        kernel = f"{info.kernel} on {info.device}" + (f": {self.reason}" if self.reason else "")
-        self.tell(
-            f"{self.data.source}: {counts['n_train']} rows to train on, {counts['n_validation']} held out{left}; "
-            f"base {info.model} ({kernel})"
-        )
-        return begun
 
     def _train(
         self, work: Work, checkpoints: Checkpoints, *, progress: bool
     ) -> list[dict[str, Any]]:
         from tqdm.auto import tqdm  # noqa: PLC0415 - as below
 
-        from workbench.engines.local.engine import is_out_of_memory  # noqa: PLC0415 - heavy
+        from workbench.engines.local.memory import is_out_of_memory  # noqa: PLC0415 - heavy
         from workbench.training import loop  # noqa: PLC0415
         from workbench.training.apart import apart, with_lora  # noqa: PLC0415
 
@@ -326,9 +360,14 @@ class _Task:
                 raise
             longest = max(len(row.ids) for row in work.rows)
             other = ", and train into another --out" if checkpoints.sealed() else ""
+            how = self.settings
+            fewer = (
+                [] if how.batch_size == 1 else ["lower batch_size and raise gradient_accumulation"]
+            )
+            again = [] if how.gradient_checkpointing else ["turn on gradient_checkpointing"]
+            advice = ", or ".join([*fewer, *again, "lower max_length"])
             raise OutOfMemory(
-                f"memory ran out with batch_size {self.settings.batch_size} and rows of up to {longest} tokens; "
-                f"lower batch_size or max_length{other}"
+                f"memory ran out with batch_size {how.batch_size} and rows of up to {longest} tokens; {advice}{other}"
             ) from error
 
     def _finish(
@@ -341,7 +380,7 @@ class _Task:
         """Write adapter, losses, picture, card and record; the record says that all are there, so it comes last."""
         step = curve.best_step(history)
         _copy_adapter(checkpoints.at(step), self.folder)
-        losses = curve.table(history, len(work.rows), self.settings.batch_size)
+        losses = curve.table(history, len(work.rows), self.settings.step_rows)
         write_whole(self.folder / LOSSES, losses.to_csv(index=False))
         _draw(losses, step, self.folder / PICTURE)
         file = adapters.read(self.folder)
@@ -369,6 +408,7 @@ def _copy_adapter(checkpoint: Path, folder: Path) -> None:
     write_whole(folder / adapters.CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
     temporary = folder / f".{adapters.WEIGHTS}.tmp"
     shutil.copyfile(checkpoint / adapters.WEIGHTS, temporary)
+    stored(temporary)
     temporary.replace(folder / adapters.WEIGHTS)
 
 

@@ -11,6 +11,7 @@ ALL: Final = "all"
 _WHOLE: Final = {
     "rank": (1, 1024),
     "batch_size": (1, 4096),
+    "gradient_accumulation": (1, 4096),
     "epochs": (1, 1000),
     "max_length": (8, 1_000_000),
     "checks": (1, 1000),
@@ -25,8 +26,8 @@ _SHARES: Final = {"dropout": 0.9, "validation": 0.9}
 class Settings:
     """Settings of a training.
 
-    The defaults suit the demo model and some hundred short rows. For a model of billions of weights a ``learning_rate`` of
-    2e-4 is the usual first try.
+    The defaults suit the demo model and some hundred short rows. For a model of 7 billion weights a ``learning_rate`` of 1e-4 to
+    2e-4 is usual, and the default is too high.
 
     Attributes:
         rank: Width of the two matrices of a layer, r; 1 to 1024.
@@ -36,7 +37,11 @@ class Settings:
         targets: Layers that get an adapter: "all" linear ones but the output layer, or last parts of their names
             ("q_proj", "v_proj").
         learning_rate: Of AdamW, up to 1; rises over the first 5 % of the steps, then falls to 0 in a straight line.
-        batch_size: Rows in a step, 1 to 4096.
+        batch_size: Rows computed together, 1 to 4096.
+        gradient_accumulation: Such batches in a step, 1 to 4096: a step is taken on batch_size * gradient_accumulation rows, and
+            needs the memory of batch_size rows.
+        gradient_checkpointing: Compute each layer's activations again on the way back instead of keeping them: the same
+            adapter with less memory, and more time.
         epochs: Times every row is seen, at most; 1 to 1000.
         max_length: Most tokens of prompt and answer together, from 8; never more than the model's context.
         skip_long: Leave longer rows out instead of refusing them. No row is ever cut.
@@ -58,6 +63,8 @@ class Settings:
     targets: str | tuple[str, ...] = ALL
     learning_rate: float = 1e-3
     batch_size: int = 8
+    gradient_accumulation: int = 1
+    gradient_checkpointing: bool = False
     epochs: int = 3
     max_length: int = 512
     skip_long: bool = False
@@ -79,10 +86,15 @@ class Settings:
                 allowed = f"a number {'above 0, up' if lowest else 'from 0'} to {limit:g}"
                 raise ParamError(name, allowed, value)
             object.__setattr__(self, name, float(value))
-        for name in ("rslora", "skip_long"):
+        for name in ("rslora", "gradient_checkpointing", "skip_long"):
             if not isinstance(getattr(self, name), bool):
                 raise ParamError(name, "true or false", getattr(self, name))
         object.__setattr__(self, "targets", _targets(self.targets))
+
+    @property
+    def step_rows(self) -> int:
+        """Rows in a step."""
+        return self.batch_size * self.gradient_accumulation
 
     @classmethod
     def of(cls, settings: dict[str, Any]) -> Settings:

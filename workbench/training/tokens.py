@@ -146,20 +146,33 @@ def collate(rows: Sequence[Tokens], pad: int, device: Any = None) -> dict[str, T
 class Batches:
     """Batches of rows of similar length, in an order that depends on the seed and the epoch alone.
 
-    Rows are shuffled, sorted by length within pools of some batches, and the batches are shuffled; the short one, if the
-    number of rows does not divide, comes last.
+    Rows are shuffled, sorted by length within pools of some steps' rows, and the steps are shuffled; the short one, if the
+    number of rows does not divide, comes last. The rows of a step are given in one batch or several.
+
+    Args:
+        lengths: Tokens of every row.
+        batch_size: Most rows of a batch.
+        seed: Of the order.
+        epoch: Tells which epoch it is.
+        parts: Batches of a step.
     """
 
     def __init__(
-        self, lengths: Sequence[int], batch_size: int, seed: int, epoch: Callable[[], int]
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        seed: int,
+        epoch: Callable[[], int],
+        parts: int = 1,
     ) -> None:
         self._lengths = np.asarray(lengths)
-        self._size = batch_size
+        self._part = batch_size
+        self._size = batch_size * parts
         self._seed = seed
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return math.ceil(len(self._lengths) / self._size)
+        return math.ceil(len(self._lengths) / self._part)
 
     def __iter__(self) -> Iterator[list[int]]:
         """Row numbers of each batch of the epoch that it is now."""
@@ -175,4 +188,5 @@ class Batches:
             ]
         whole = [b for b in batches if len(b) == self._size]
         short = [b for b in batches if len(b) < self._size]
-        yield from [whole[i] for i in rng.permutation(len(whole))] + short
+        for step in [whole[i] for i in rng.permutation(len(whole))] + short:
+            yield from (step[k : k + self._part] for k in range(0, len(step), self._part))
