@@ -15,19 +15,26 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from scipy.special import expit, logit
 
+import workbench as wb
+from workbench.engines.scripted import PlantedQuality, ScriptedEngine
 from workbench.sequential import PairedTest
+from workbench.study import Study
+from workbench.tuning import tune
 from workbench.tuning.race import Race, block_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
+
+    from workbench.records import Request
 
     Floats = NDArray[np.float64]
 
@@ -198,6 +205,88 @@ def equal_cells(studies: int, seed: int, alpha: float = 0.05) -> dict[str, float
     }
 
 
+def tuned(studies: int, seed: int, sd: float = 0.04) -> dict[str, float]:
+    """Whole studies through ``tune`` and, on the same draws, through a full run and its decision.
+
+    24 cells, 200 prompts of which 30 % are held out, 2 repeats, answers of the scripted engine (coupled draws); the baseline is
+    the first cell. ``rows`` are all that were asked, those held out included, as a share of the full run's; ``behind`` is by how
+    many points the true quality of the decision's pick is behind the best cell's; ``kept`` is how often it kept the baseline;
+    ``covers`` how often the interval of its gain holds the true gain, where a gain is claimed.
+    """
+    lines = [
+        {
+            f"{name}_{what}": value
+            for name, one in _whole(seed, i, sd).items()
+            for what, value in one.items()
+        }
+        for i in range(studies)
+    ]
+    values = {name: np.array([line[name] for line in lines]) for name in lines[0]}
+    out = {name: float(np.nanmean(v)) for name, v in values.items()}
+    if studies > 1:
+        for name in ("tuned_rows", "tuned_behind", "full_behind"):
+            out[f"{name}_se"] = float(values[name].std(ddof=1) / np.sqrt(studies))
+    return out
+
+
+def _whole(seed: int, number: int, sd: float) -> dict[str, dict[str, float]]:
+    """One study: tuned, and in full."""
+    n_cells, n_prompts = 24, 200
+    rng = np.random.default_rng([seed, number, 5])
+    chance = logit(rng.beta(0.6, 0.6, n_prompts).clip(1e-9, 1 - 1e-9))
+    truth = (0.5 + sd * rng.standard_normal(n_cells)).clip(0.02, 0.98)
+    shifts = np.linspace(-12, 12, 2000)
+    worth = expit(chance[None, :] + shifts[:, None]).mean(1)
+    right = expit(chance[None, :] + np.interp(truth, worth, shifts)[:, None])
+    heat = [round(0.05 * (i + 1), 2) for i in range(n_cells)]
+
+    def quality(request: Request) -> float:
+        place = heat.index(round(request.params.temperature or 0, 2))
+        return float(right[place, int(request.prompt_id[1:])])
+
+    rows = [
+        {"id": f"p{i}", "prompt": f"What is {i} + 1?", "target": str(i + 1)}
+        for i in range(n_prompts)
+    ]
+    study = Study(
+        name="planted",
+        model="scripted",
+        prompts=rows,
+        grid={"temperature": heat},
+        fixed={"max_tokens": 8},
+        repeats=2,
+        split={"confirm": 0.3},
+        scorers=["contains"],
+        latency=None,
+        baseline={"temperature": heat[0]},
+        seed=number,
+        allow_inert=True,
+    )
+    engine = ScriptedEngine(quality=PlantedQuality(quality, {r["id"]: r["target"] for r in rows}))
+    out = {}
+    with tempfile.TemporaryDirectory() as folder:
+        quiet: Any = {"progress": False, "say": lambda _: None}
+        found = tune(study, engine, f"{folder}/tuned", **quiet)
+        run = wb.run(study, engine, f"{folder}/full", **quiet)
+        for name, made, decision in (
+            ("tuned", found.run, found.decision),
+            ("full", run, wb.decide(run)),
+        ):
+            choice = decision.choice
+            place = heat.index(
+                float(made.cells.set_index("cell_id")["temperature"][str(choice.pick)])
+            )
+            gain, won = truth[place] - truth[0], choice.confirmed
+            claimed = place > 0 and won is not None
+            out[name] = {
+                "rows": len(made.generations) / study.plan().n_rows,
+                "behind": 100 * float(truth.max() - truth[place]),
+                "kept": float(place == 0),
+                "covers": float(won.lo <= gain <= won.hi) if claimed and won else np.nan,
+            }
+    return out
+
+
 def validity(
     runs: int, seed: int, alpha: float = 0.05, n: int = 400
 ) -> dict[str, dict[str, float]]:
@@ -240,6 +329,9 @@ def main() -> None:
     parser.add_argument(
         "--runs", type=int, default=20_000, help="for the false alarms; 0 = not measured"
     )
+    parser.add_argument(
+        "--tuned", type=int, default=0, help="studies through tune itself, some 5 s each"
+    )
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     result: dict[str, Any] = {k: getattr(args, k) for k in ("studies", "seed", "alpha", "runs")}
@@ -255,6 +347,11 @@ def main() -> None:
     print("all cells equal, independent draws")
     for name, value in result["equal_cells"].items():
         print(f"  {name:<28} {value:8.3f}")
+    if args.tuned:
+        result["tuned"] = tuned(args.tuned, args.seed)
+        print(f"through tune, {args.tuned} studies")
+        for name, value in result["tuned"].items():
+            print(f"  {name:<28} {value:8.3f}")
     if args.runs:
         result["false_alarms"] = validity(args.runs, args.seed, args.alpha)
         print(f"rejected though true, {args.runs} runs of 400, alpha {args.alpha}")

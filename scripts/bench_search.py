@@ -135,6 +135,7 @@ def ran(problem: Problem, rows: int, kind: str = "tpe") -> tuple[searching.Searc
         prompts=[{"id": f"p{i}", "prompt": "?"} for i in range(N_PROMPTS)],
         search=SPACE,
         scorers=["exact"],
+        latency=None,
         seed=problem.seed,
     )
     engine = SimpleNamespace(info=SimpleNamespace(checkpoint_defaults=None))

@@ -20,7 +20,7 @@ from workbench.tuning import tune
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from workbench.records import Generation, Request
+    from workbench.records import Generation, Request, TokenEvent
 
 N = 120
 ROWS = [{"id": f"p{i}", "prompt": f"What is {i} + 1?", "target": str(i + 1)} for i in range(N)]
@@ -57,6 +57,27 @@ def study(**changes: Any) -> Study:
         "seed": 3,
     }
     return Study(**values | changes)
+
+
+class Killed(ScriptedEngine):
+    """Stops after some answers."""
+
+    def __init__(self, inner: ScriptedEngine, after: int) -> None:
+        super().__init__()
+        self.inner, self.after = inner, after
+        self.clock_ns = inner.clock_ns
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
+        """Answer some."""
+        for generation in self.inner.generate(requests):
+            if self.after == 0:
+                raise KeyboardInterrupt
+            self.after -= 1
+            yield generation
+
+    def stream(self, request: Request) -> Iterator[TokenEvent]:
+        """Answer one."""
+        return self.inner.stream(request)
 
 
 class Telling(ScriptedEngine):

@@ -187,8 +187,11 @@ def test_requests_that_cannot_be_answered(store: RunStore) -> None:
     assert store.latency().empty
 
 
-def test_the_bar(store: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_bar(
+    store: RunStore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A bar counts requests."""
+    monkeypatch.setattr(latency, "room_for_bars", lambda: True)
     latency.run(PLAN, clocked(), store, 1, rounds=2)
     assert "6/6" in capsys.readouterr().err
 
@@ -202,6 +205,7 @@ def test_lines_where_there_is_no_bar(store: RunStore, monkeypatch: pytest.Monkey
     assert said[1:-1] == [f"{n} of 6 requests timed" for n in range(1, 6)]
     assert said[-1].startswith(f"{store.dir}: 6 requests timed; ")
     said.clear()
+    monkeypatch.setattr(latency, "room_for_bars", lambda: True)
     latency.run(PLAN, clocked(), store, 1, rounds=3, progress=True, say=said.append)
     assert len(said) == 2
     assert said[-1].startswith(f"{store.dir}: 3 requests timed (6 before); ")

@@ -382,11 +382,14 @@ def test_the_script_prints_and_writes(bench, tmp_path, monkeypatch, capsys):
     """Run small, it prints its figures for every rule and writes them as JSON."""
     out = tmp_path / "race.json"
     options = ["--studies", "2", "--runs", "50", "--draws", "coupled", "--json", str(out)]
-    options += ["--rules", "race", "pairwise", "normal"]
+    options += ["--rules", "race", "pairwise", "normal", "--tuned", "1"]
     monkeypatch.setattr("sys.argv", ["bench_race.py", *options])
     bench.main()
     written = json.loads(out.read_text(encoding="utf-8"))
     assert [line["rule"] for line in written["races"]] == ["race", "pairwise", "normal"]
     assert all(0 < line["rows"] < 1 for line in written["races"])
     assert set(written["false_alarms"]["coin"]) == {"race", "normal"}
+    assert written["tuned"]["full_rows"] == 1.0
+    assert 0 < written["tuned"]["tuned_rows"] < 0.9
+    assert 0 <= written["tuned"]["tuned_behind"] < 25
     assert "coupled, race: 2 studies, alpha 0.05" in capsys.readouterr().out

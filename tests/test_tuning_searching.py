@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import itertools
 import json
@@ -13,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from killedsearch import OPTIONS, ROWS, N, planted, study
+from killedsearch import OPTIONS, ROWS, Killed, N, planted, study
 from typer.testing import CliRunner
 
 import workbench as wb
 from workbench.api import time_requests
 from workbench.cli import app
-from workbench.errors import ParamError, StudyError
+from workbench.errors import ParamError, SettingInert, StudyError
 from workbench.runs import Run
 from workbench.tuning import tune
 from workbench.tuning.proposing import FILE
@@ -122,7 +123,7 @@ def test_a_killed_search_goes_on(tmp_path: Path, found: Any, after: int) -> None
     quiet = subprocess.DEVNULL
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=quiet, text=True) as process:
         assert process.stdout is not None
-        for _ in range(after + 40):  # the first are asked to see what settings do
+        for _ in range(after + 72):  # the first 72 are asked to see what the settings do
             assert process.stdout.readline() != "end\n"
         process.kill()
     (place,) = (tmp_path / "search").iterdir()
@@ -173,25 +174,126 @@ def test_short_answers(tmp_path: Path) -> None:
 
 
 def test_a_limit_on_times(tmp_path: Path) -> None:
-    """Cells that surely are too slow are dropped, and the pick keeps it."""
-    limited = study(latency={"prompts": 4, "warmup": 0, "rounds": 5})
-    got = searched(tmp_path, limited, subject_to="ttft_ms_p50<=40", trials=16)
-    assert any("surely breaks ttft_ms_p50<=40" in d.why for d in got.race.dropped.values())
+    """Cells that are too slow are no finalists and not searched near, and the limit is known of the pick."""
+    got = searched(tmp_path, study(), subject_to="ttft_ms_p50<=40", trials=16)
+    (limit,) = got.decision.choice.limits
+    finalists = got.run.manifest["race"]["finalists"]
+    assert {limit.status[cell] for cell in finalists} == {"met"}
     assert got.decision.pick is not None
-    assert got.run.cells.set_index("cell_id")["temperature"][got.decision.pick] <= 0.75
+    temperature = got.run.cells.set_index("cell_id")["temperature"]
+    assert max(temperature[cell] for cell in finalists if cell != got.race.baseline) <= 0.75
+
+
+@pytest.mark.parametrize("limit", ["ttft_ms_p50<=5", "n_output_tokens_mean<=0.5"])
+def test_cells_that_surely_break_a_limit_are_dropped(tmp_path: Path, limit: str) -> None:
+    """For times and for answers; where none keeps it, nothing is picked."""
+    got = searched(tmp_path, study(), subject_to=limit, trials=8, budget=())
+    assert got.race.dropped
+    assert all(d.why.startswith(f"surely breaks {limit}: ") for d in got.race.dropped.values())
+    assert got.race.baseline in got.race.alive
+    assert got.decision.pick is None
+
+
+def test_a_limit_on_answers_moves_the_search(tmp_path: Path) -> None:
+    """Settings on the hill are cut, so the best is sought beside it."""
+    engine = planted()
+    whole = engine.generate
+
+    def generate(requests: Any) -> Any:
+        for request in requests:
+            for answer in whole([request]):
+                cut = request.params.temperature > 0.7
+                yield dataclasses.replace(answer, finish_reason="length") if cut else answer
+
+    engine.generate = generate  # type: ignore[method-assign] # cuts some answers
+    options = OPTIONS | {"say": lambda _: None, "subject_to": "truncated_rate<=0.1"}
+    got = tune(study(baseline={"temperature": 0.1}), engine, tmp_path, **options)
+    temperature = got.run.cells.set_index("cell_id")["temperature"]
+    assert 0.3 < temperature[got.decision.pick] <= 0.7
+    finalists = got.run.manifest["race"]["finalists"]
+    assert all(temperature[cell] <= 0.7 for cell in finalists)
+    assert any(
+        "surely breaks truncated_rate<=0.1: 100 % in" in d.why for d in got.race.dropped.values()
+    )
 
 
 @pytest.mark.parametrize(
-    ("options", "most"),
-    [({"budget": "500 rows"}, 500), ({"budget": "3000 tokens"}, 3000), ({"budget": "100 rows"}, 200 + 36 * 6)],
-)  # fmt: skip
-def test_a_budget_is_kept(tmp_path: Path, options: dict[str, Any], most: int) -> None:
-    """Prompts held out included; only the first round and what follows from it may be more than there is."""
+    "options",
+    [
+        pytest.param({"budget": "500 rows"}, marks=pytest.mark.long),
+        {"budget": "250 rows"},
+        pytest.param({"budget": "3000 tokens"}, marks=pytest.mark.long),
+        {"budget": "600 rows", "subject_to": "ttft_ms_p50<=40"},
+    ],
+)
+def test_a_budget_is_kept(tmp_path: Path, options: dict[str, Any]) -> None:
+    """Prompts held out and timed requests included."""
     got = searched(tmp_path, trials=None, **options)
-    rows = got.run.generations
-    assert (len(rows) if "rows" in options["budget"] else rows["n_output_tokens"].sum()) <= most
+    rows, timed = got.run.generations, got.run.latency[got.run.latency["warm"].eq(1)]
+    tokens = int(rows["n_output_tokens"].sum() + timed["n_output_tokens"].sum())
+    most, what = options["budget"].split()
+    assert (len(rows) + len(timed) if what == "rows" else tokens) <= int(most)
     assert got.stopped.startswith("budget: ")
     assert rows["split"].eq("confirm").any()
+
+
+def test_a_budget_that_cannot_do_is_refused(tmp_path: Path) -> None:
+    """With what it takes, before anything runs."""
+    with pytest.raises(ParamError) as caught:
+        searched(tmp_path, trials=None, budget="100 rows")
+    assert str(caught.value) == (
+        "--budget must be at least 242 rows for this study (180 for 20 prompts of 9 cells; 62 for the 31 prompts held out, "
+        "baseline and one cell), got '100 rows'"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("after", [310, pytest.param(400, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"budget": "700 rows", "trials": None}, marks=pytest.mark.long),
+        {"budget": "900 rows", "trials": None, "subject_to": "ttft_ms_p90<=45"},
+        {"budget": "900 rows", "trials": 16, "objective": "quality, -ttft_ms_p50"},
+    ],
+)
+def test_a_search_that_was_stopped_ends_the_same(
+    tmp_path: Path, after: int, options: dict[str, Any]
+) -> None:
+    """Whatever it is limited by: the same settings, answers and timed requests."""
+    whole = searched(tmp_path / "whole", **options)
+    chosen = {**OPTIONS, **options, "say": lambda _: None}
+    with pytest.raises(KeyboardInterrupt):
+        tune(study(), Killed(planted(), after), tmp_path / "parts", **chosen)
+    parts = tune(study(), planted(), tmp_path / "parts", **chosen)
+    assert keys(parts.run) == keys(whole.run)
+    assert parts.race.to_dict() == whole.race.to_dict()
+    assert parts.decision.pick == whole.decision.pick
+    assert len(parts.run.latency.query("warm == 1")) == len(whole.run.latency.query("warm == 1"))
+
+
+class Deaf(Killed):
+    """Does not know top_p."""
+
+    def generate(self, requests: Any) -> Any:
+        """Answer."""
+        return super().generate(
+            dataclasses.replace(r, params=r.params.replace(top_p=None)) for r in requests
+        )
+
+
+def test_settings_that_are_searched_are_tried_first(tmp_path: Path, found: Any) -> None:
+    """An engine that ignores one is refused before anything runs; the manifest tells what trying them showed."""
+    tried = found.run.manifest["settings"]
+    assert set(tried) == {"temperature", "top_p"}
+    assert all(entry["acts"] for entry in tried.values())
+    assert tried["top_p"]["requested"] == study().search["top_p"]
+    with pytest.raises(SettingInert) as caught:
+        tune(study(), Deaf(planted(), 10**9), tmp_path, **OPTIONS)
+    assert str(caught.value).startswith(
+        "the study varies what does nothing with this engine (scripted, "
+    )
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_small_space_is_used_up(tmp_path: Path) -> None:
@@ -258,6 +360,21 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(told["race"]["standing"]) == 9
     assert (Path(told["run"]["dir"]) / FILE).is_file()
     assert 0 < told["race"]["n_rows"] < 9 * N
+
+
+def test_what_is_searched_is_shown(tmp_path: Path) -> None:
+    """A dry run and the check of a file name the ranges, and count no rows that nobody knows."""
+    values = study(engine="scripted", model="demo").to_dict()
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    for given in (["validate"], ["run", "--dry-run"]):
+        told = CliRunner().invoke(app, [given[0], str(tmp_path / "s.yaml"), *given[1:]]).stdout
+        assert "search of temperature 0 to 1.5, top_p 0.3 to 1; 1 repeat\n" in told
+        assert told.endswith("workbench tune proposes the settings to compare with it\n")
+        assert "[baseline]" in told
+        assert " rows" not in told
+    told = CliRunner().invoke(app, ["validate", str(tmp_path / "s.yaml"), "--json"]).stdout
+    assert json.loads(told)["search"] == study().search
+    assert json.loads(told)["n_rows"] is None
 
 
 def test_fronts() -> None:

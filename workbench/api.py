@@ -16,6 +16,7 @@ from workbench import latency as latency_pass
 from workbench.engines.base import LoadsAdapters
 from workbench.errors import AdapterError, ScorerError, StoreError, StudyError
 from workbench.judging import Judging, Worded
+from workbench.progress import room_for_bars
 from workbench.prompts import load as load_prompts
 from workbench.provenance import scorer_entry
 from workbench.records import BASE
@@ -89,7 +90,8 @@ def load_engine(
     wanted = [(n, path) for n, path in named if path is not None and str(path) != BASE]
     for _, path in wanted:
         adapter_files.read(path)  # a damaged file is told before a model is loaded
-    loaded = load(model, device=device, kernel=kernel, progress=progress)
+    bars = progress and room_for_bars()
+    loaded = load(model, device=device, kernel=kernel, progress=bars)
     engine = LocalEngine(loaded, max_rows=max_rows, memory_gib=memory_gib)
     for name, path in wanted:
         engine.load_adapter(path, name, allow_inert=allow_inert)
@@ -235,7 +237,9 @@ class Ready:
         there = runner.find_run(self.plan, out, info, entries.get("tuning"))
         if there is None or options.get("new"):
             allowed = self.study.allow_inert
-            entries["settings"] = canary.check(self.engine, self.plan.cells, allow_inert=allowed)
+            entries["settings"] = canary.check(
+                self.engine, self.plan.cells, allow_inert=allowed, search=self.study.search
+            )
         return runner.run(
             self.plan,
             self.engine,
@@ -389,7 +393,7 @@ def score(
     if engine is not None:
         _same_weights(run, engine)
     total = len(run.generations) * len(judges)
-    with tqdm(total=total, unit="row", disable=not progress) as bar:
+    with tqdm(total=total, unit="row", disable=not (progress and room_for_bars())) as bar:
         done = rescore(run.path, worded, judges, means, primary=primary, on_rows=bar.update)
     for name, n in done.unscored.items() if say is not None else ():
         assert say is not None

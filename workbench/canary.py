@@ -54,6 +54,7 @@ _PENALTIES: Final[dict[str, SamplingParams]] = {
     name: _GREEDY.replace(**{name: 2.0})
     for name in ("repetition_penalty", "frequency_penalty", "presence_penalty")
 }
+_TRIED: Final = frozenset({*_NARROW, *_PENALTIES, "max_tokens"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,7 @@ class Tried:
 def varied(cells: Iterable[Cell]) -> tuple[str, ...]:
     """Settings that differ between cells and that can be tried, in the order of `SamplingParams`."""
     params = [cell.params.canonical() for cell in cells]
-    tried = {*_NARROW, *_PENALTIES, "max_tokens"}
-    return tuple(f for f in FIELDS if f in tried and len({getattr(p, f) for p in params}) > 1)
+    return tuple(f for f in FIELDS if f in _TRIED and len({getattr(p, f) for p in params}) > 1)
 
 
 def try_settings(engine: Engine, settings: Sequence[str]) -> dict[str, Tried]:
@@ -96,9 +96,19 @@ def try_settings(engine: Engine, settings: Sequence[str]) -> dict[str, Tried]:
 
 
 def check(
-    engine: Engine, cells: Sequence[Cell], *, allow_inert: bool = False
+    engine: Engine,
+    cells: Sequence[Cell],
+    *,
+    allow_inert: bool = False,
+    search: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Try every setting that the cells vary, and what the engine makes of their values.
+    """Try every setting that the cells vary, or a search will, and what the engine makes of their values.
+
+    Args:
+        engine: The engine.
+        cells: The cells.
+        allow_inert: Whether a setting may do nothing.
+        search: Setting to the values that a search may try, in any form.
 
     Returns:
         For the manifest: setting to what was requested, what trying it showed, and, of an engine that tells, which values
@@ -108,7 +118,8 @@ def check(
         SettingInert: A setting does nothing, and that is not allowed.
         EngineError: The engine gave up.
     """
-    names = varied(cells)
+    space = dict(search or {})
+    names = tuple(f for f in FIELDS if f in {*varied(cells), *(_TRIED & space.keys())})
     found = try_settings(engine, names) if names else {}
     inert = [f"{name} ({tried.saw})" for name, tried in found.items() if tried.acts is False]
     if inert and not allow_inert:
@@ -120,7 +131,7 @@ def check(
     told = effective(engine, cells)
     return {
         name: {
-            "requested": _values(cells, name),
+            "requested": space.get(name) or _values(cells, name),
             **asdict(found[name]),
             **({"effective": told[name]} if name in told else {}),
         }

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from workbench import tables
-from workbench.progress import TICK_S
+from workbench.progress import TICK_S, room_for_bars
 from workbench.provenance import scorer_entry
 from workbench.records import Generation
 from workbench.rundir import explained
@@ -184,7 +184,7 @@ class Judging:
         self.names: Collection[str] = frozenset(s.name for s, _ in self._scorers)
         self._means = Means(engine, plan.baseline.cell_id)
         self._worded = Worded(plan.cells, plan.prompt)
-        self._progress = progress
+        self._progress = progress and room_for_bars()
         self._say = say
 
     def missing(self, store: RunStore) -> bool:

@@ -28,6 +28,7 @@ import numpy as np
 
 from workbench import machine, provenance
 from workbench.errors import AdapterError, EngineError, EngineUnavailable, OutOfMemory, StoreError
+from workbench.progress import room_for_bars
 from workbench.records import timing
 
 if TYPE_CHECKING:
@@ -196,6 +197,7 @@ def run(
     seed: int = 0,
     progress: bool = True,
     say: Say | None = None,
+    enough: Callable[[], bool] | None = None,
 ) -> LatencyResult:
     """Time some requests of a plan one at a time and record them; what is recorded already is not timed again.
 
@@ -210,6 +212,7 @@ def run(
         seed: Decides prompts and order.
         progress: Show a progress bar.
         say: Told in one line how it ended, if given.
+        enough: Asked before each request; the pass ends when it says True.
 
     Raises:
         StoreError: The record cannot be written.
@@ -239,6 +242,8 @@ def run(
                 slot = todo[i % len(todo)]._replace(round=-1 - i, block=-1, order=i)
                 _time(slot, engine, store, warm=0)
             for slot in todo:
+                if enough is not None and enough():
+                    break
                 row = _time(slot, engine, store, warm=1)
                 n_failed += row is None
                 timed += [] if row is None else [row]
@@ -398,7 +403,7 @@ def _bar(
     total: int, done: int, *, shown: bool, say: Say | None = None
 ) -> Iterator[Callable[[], object]]:
     """A step for each request: of a bar, or of lines now and then where there is none."""
-    if not shown:
+    if not (shown and room_for_bars()):
         yield _Ticks(total, done, say)
         return
     from tqdm.auto import tqdm  # noqa: PLC0415 - not needed without a bar

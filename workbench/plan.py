@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from workbench.params import FIELDS, SEED_MAX, SamplingParams
 from workbench.records import BASE, Request
+from workbench.searchspace import dimensions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -319,6 +320,10 @@ class Plan:
             f"{_count(len(self.cells), 'cell')}, {_count(study.repeats, 'repeat')}: {rows}",
             *(self._cell_line(cell) for cell in self.cells),
         ]
+        if study.search:
+            space = dimensions(study.search, list(study.adapters), list(study.templates))
+            lines[2] = f"search of {', '.join(map(str, space))}; {_count(study.repeats, 'repeat')}"
+            return "\n".join([*lines, "workbench tune proposes the settings to compare with it"])
         if self.collapsed:
             lines.append(f"{_count(len(self.collapsed), 'cell')} merged into an equal one:")
             lines += [f"  {c.dropped.label}  ->  {c.kept.label}" for c in self.collapsed]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -14,11 +16,25 @@ TICK_S: Final = 30.0
 """Without a bar a line comes so often, seconds."""
 
 
+def room_for_bars() -> bool:
+    """Whether a bar can be drawn: in a notebook, or on a terminal that has columns; in a file it would be noise."""
+    ipython = sys.modules.get("IPython")
+    if ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
+        return True
+    if not sys.stderr.isatty():
+        return False
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):
+        return True
+
+
 class RowBar:
     """A progress bar for terminals and notebooks: rows done, tokens per second, time left; else a line now and then."""
 
     def __init__(self, n_rows: int, n_done: int, *, shown: bool, say: Say | None = None) -> None:
         self._bar: Any = None
+        shown = shown and room_for_bars()
         if shown:
             # tqdm.auto picks the notebook bar where there is a notebook with ipywidgets.
             from tqdm.auto import tqdm  # noqa: PLC0415 - not needed without a bar

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
+from workbench.progress import room_for_bars
+
 if TYPE_CHECKING:
     from workbench.runs import Run
 
@@ -191,12 +193,7 @@ def print_json(value: Any) -> None:
 
 def bars(quiet: bool) -> bool:
     """Whether to show progress bars: not where they would fill a log file, or where there is no room for one."""
-    if quiet or not sys.stderr.isatty():
-        return False
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
-    except (OSError, ValueError):
-        return True
+    return not quiet and room_for_bars()
 
 
 def said(quiet: bool) -> Callable[[str], None]:

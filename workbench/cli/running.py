@@ -282,7 +282,8 @@ def _describe(
         print_json(
             {
                 "study": study.name,
-                "n_rows": plan.n_rows,
+                **({"search": dict(study.search)} if study.search else {}),
+                "n_rows": None if study.search else plan.n_rows,
                 "saved_rows": plan.saved_rows,
                 "cells": cells,
                 "collapsed": merged,

@@ -35,14 +35,17 @@ def tune(
         list[str] | None,
         typer.Option(
             metavar="SCORER",
-            help="The score that counts; by default the study's first. In a search several: 'quality,-e2el_ms_p50'.",
+            help="The score that counts, by name; by default the study's first ('quality'). In a search others beside it: scorers, "
+            "-n_output_tokens (short answers), -ttft_ms_p50, -tpot_ms_p50, -e2el_ms_p50 (fast ones; also _p90, _p95): "
+            "'quality,-e2el_ms_p50'.",
         ),
     ] = None,
     subject_to: SubjectTo = None,
     budget: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="AMOUNT", help="Spend no more: '20m', '200k tokens', '5000 rows'. Repeatable."
+            metavar="AMOUNT",
+            help="Spend no more, timed requests included: '20m', '200k tokens', '5000 rows'. Repeatable.",
         ),
     ] = None,
     trials: Annotated[

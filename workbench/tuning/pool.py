@@ -79,6 +79,7 @@ class Pool:
         self._asked: dict[str, int] = {}
         self._wealth: dict[str, Wealth] = {}
         self._drops: dict[str, Drop] = {}
+        self._barred: frozenset[str] = frozenset()
         changes = [i for i in range(1, len(clusters)) if clusters[i] != clusters[i - 1]]
         self._units = list(zip([0, *changes], [*changes, len(clusters)], strict=True))
         self._largest = max(b - a for a, b in self._units)
@@ -117,7 +118,7 @@ class Pool:
 
         Args:
             scores: Cell to its scores on its next prompts, whole groups, 0..1, higher is better; NaN = not scored.
-            may_lead: Cells that others may lose to; None = all.
+            may_lead: Cells that others may lose to, by what was known before these scores; None = as before, at first all.
 
         Returns:
             The cells dropped.
@@ -133,9 +134,11 @@ class Pool:
             self._scores[self.cells.index(cell)][start : start + len(row)] = row
             starts[cell] = start
             self._asked[cell] = start + len(row)
+        if may_lead is not None:
+            self._barred = frozenset(self.cells) - set(may_lead)
         if self.alpha is None:
             return ()
-        lead = [c for c in self.alive if may_lead is None or c in may_lead] or [self.baseline]
+        lead = [c for c in self.alive if c not in self._barred] or [self.baseline]
         for start, stop in self._units:
             self._bet(
                 [c for c, s in starts.items() if s <= start < self._asked[c]], lead, start, stop
@@ -173,9 +176,10 @@ class Pool:
         return {self.baseline: 0.0, **dict(zip(diffs, found.tolist(), strict=True))}
 
     def leader(self) -> str:
-        """The cell alive that is worth most."""
+        """The cell alive that is worth most, of those that may lead if there are any."""
         worth = self.worth()
-        return max(self.alive, key=lambda cell: worth.get(cell, -math.inf))
+        may = [c for c in self.alive if c not in self._barred] or self.alive
+        return max(may, key=lambda cell: worth.get(cell, -math.inf))
 
     def standing(self) -> tuple[Standing, ...]:
         """All cells, the best first, those that left after those still in; differences are to the leader."""
@@ -207,6 +211,7 @@ class Pool:
             },
             "log_evidence": {cell: float(w.peak) for cell, w in self._wealth.items()},
             "dropped": {cell: list(drop) for cell, drop in self._drops.items()},
+            "barred": sorted(self._barred),
         }
 
     @classmethod
@@ -220,6 +225,7 @@ class Pool:
             pool._asked[cell] = len(values)
             pool._wealth[cell].peak = np.array(data["log_evidence"][cell])
         pool._drops = {cell: Drop(*drop) for cell, drop in data["dropped"].items()}
+        pool._barred = frozenset(data["barred"])
         return pool
 
     def _bet(self, cells: Sequence[str], lead: Sequence[str], start: int, stop: int) -> None:

@@ -23,7 +23,7 @@ from workbench.errors import StudyError
 from workbench.params import SamplingParams
 from workbench.plan import Cell, Plan, label
 from workbench.searchspace import dimensions
-from workbench.tuning.asking import FINALISTS, Asking, rows_of
+from workbench.tuning.asking import FINALISTS, ROUNDS, TIMED, Asking, rows_of
 from workbench.tuning.budget import Budget
 from workbench.tuning.pool import Pool
 from workbench.tuning.proposing import Trial, Trials, propose
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from workbench import api
     from workbench.deciding.objective import Objective
     from workbench.plan import Key
+    from workbench.prompts import Prompt
     from workbench.records import Request
     from workbench.runs import Run
     from workbench.store import RunStore
@@ -122,7 +123,9 @@ class Searching(Asking):
         most = (self.n_trials + 1) * len(plan.prompt_set) * study.repeats
         growing = Growing(plan, [d.name for d in self.space], min(most, budget.rows or most))
         read = [o.metric for o in objectives if not o.timed]
-        super().__init__(dataclasses.replace(ready, plan=growing), read, limits, budget, say)
+        timed = any(o.timed for o in objectives)
+        ready = dataclasses.replace(ready, plan=growing)
+        super().__init__(ready, read, limits, budget, say, timed=timed)
         self.growing, self.objectives = growing, tuple(objectives)
         whole = [p for block in blocks(plan) for p in block]
         if not whole:
@@ -137,11 +140,11 @@ class Searching(Asking):
             alpha if len(objectives) == 1 else None,
         )
         self.known: list[tuple[Trial, str]] = []
-        self._final: list[str] | None = None
         self._timed: dict[str, int] = {}
         self._times: pd.DataFrame | None = None
         self._worth: dict[str, float] = {}
-        self._broken: set[str] = set()
+        cells = min(BATCH, self.n_trials) + 1
+        self.check_budget(cells, cells * self.ends[0] * study.repeats, self.ends[0])
 
     @property
     def race(self) -> Pool:
@@ -155,7 +158,7 @@ class Searching(Asking):
 
     def __call__(self, store: RunStore, done: Collection[Key]) -> Iterator[Iterable[Request]]:
         """The missing requests of each round, of the finalists, and of the prompts held out."""
-        self.recall(store)
+        self.ledger.begin(store.manifest)
         directions = ["minimize" if o.minimise else "maximize" for o in self.objectives]
         names = [f"{o.metric} over the baseline" for o in self.objectives]
         trials = Trials(store.dir, self.plan.study.name, self.space, directions, names)
@@ -163,8 +166,10 @@ class Searching(Asking):
             yield from self._explore(store, done, trials)
             yield from self._finish(store, done)
             self._end(trials)
-        yield self.missing(self.held_out, self.finalists(), done)
-        self._note(store)
+        measured = self.affordable(self.finalists())
+        self._final = measured or self._final
+        yield self.missing(self.held_out, measured, done)
+        self._note(store, measured=bool(measured))
         record = {
             "stopped": self.stopped,
             "finalists": self._final,
@@ -177,12 +182,18 @@ class Searching(Asking):
         """Take over the search of a run that was finished before."""
         if self.known:
             return
+        self.ledger.begin(run.manifest)
+        self.ledger.resume_at_end()
         record = json.loads((run.path / RECORD).read_text(encoding="utf-8"))
         self.stopped, self._final = record["stopped"], record["finalists"]
         self.pool = Pool.from_dict(record["pool"])
         for cell in run.recorded_cells:
             if cell.cell_id != self.pool.baseline:
                 self.growing.add(cell)
+
+    def asked(self, cell: str) -> Sequence[Prompt]:
+        """The prompts that a cell was asked so far."""
+        return self.order[: self.pool.asked(cell)]
 
     def finalists(self) -> list[str]:
         """The baseline, and the best of the others."""
@@ -203,7 +214,7 @@ class Searching(Asking):
             older = {c: self._next(c) for c in self._ranked() if self._next(c) is not None}
             wanted: dict[str, int] = {c: end for c, end in list(older.items())[:MORE] if end}
             if self.known and not self._fits(wanted, n):
-                self.stopped = f"budget: {self.spent().describe()}"
+                self.stopped = f"budget: {self.ledger.spent.describe()}"
                 return
             fresh = self._join(n, trials)
             same = 0 if fresh else same + 1
@@ -269,43 +280,39 @@ class Searching(Asking):
         for i, prompt in enumerate(self.order):
             cells = {c for c, end in ends.items() if starts[c] <= i < end}
             requests += self.missing([prompt], cells, done) if cells else []
+        may_lead = self.may_lead
         yield requests
         self.recall(store)
         asked = [c for c, end in ends.items() if end > starts[c]]
-        keeping = self._look(store, asked)
         gone = self.pool.update(
             {c: [self.mean(c, p.id) for p in self.order[starts[c] : ends[c]]] for c in asked},
-            keeping,
+            may_lead,
         )
         self._worth = self.pool.worth()
         self.tell(gone, self.pool.n_prompts, len(self.pool.alive), self.pool.leader())
+        self._look(store, asked)
+        self.probe(store, base)
         if trials is not None:
             self._report(trials, asked)
         self._note(store)
 
-    def _look(self, store: RunStore, cells: Sequence[str]) -> list[str] | None:
-        """Time some requests of the cells just asked, if times count; drop who surely breaks a limit; who may lead."""
-        if not self.limits and not any(o.timed for o in self.objectives):
-            return None
-        for n in sorted({self._timed.get(c, 0) for c in cells}):
-            self.time(store, [c for c in cells if self._timed.get(c, 0) == n], n)
-        self._timed |= {c: self._timed.get(c, 0) + 1 for c in cells}
-        self._times = self.times(store)
-        keeping = []
-        for cell in self.pool.alive:
-            mine = self._times[self._times["cell_id"].eq(cell)]
-            broken = self.broken(mine)
-            if broken is not None and cell != self.pool.baseline:
-                self._broken.add(cell)
-                self.tell(
-                    [self.pool.drop(cell, broken)],
-                    self.pool.n_prompts,
-                    len(self.pool.alive),
-                    self.pool.leader(),
-                )
-            elif self.keeps(mine):
-                keeping.append(cell)
-        return keeping
+    def _look(self, store: RunStore, cells: Sequence[str]) -> None:
+        """See who keeps to the limits, after timing some requests if times count; drop who surely breaks one."""
+        if self.timing:
+            for n in sorted(
+                {self._timed.get(c, 0) for c in cells if self._timed.get(c, 0) < ROUNDS}
+            ):
+                mine = [c for c in cells if self._timed.get(c, 0) == n]
+                self.time(store, mine, TIMED * (n + 1))
+            self._timed |= {c: self._timed.get(c, 0) + 1 for c in cells}
+            self._times = self.times(store)
+        found = {cell: self.look(cell, self._times) for cell in self.pool.alive if self.limits}
+        gone = [
+            self.pool.drop(cell, why)
+            for cell, why in found.items()
+            if why is not None and cell != self.pool.baseline
+        ]
+        self.tell(gone, self.pool.n_prompts, len(self.pool.alive), self.pool.leader())
 
     def _fits(self, wanted: Mapping[str, int], n: int) -> bool:
         """Whether a round with ``n`` new cells fits: into its share, or beside all that the finalists can still be asked."""
@@ -313,13 +320,15 @@ class Searching(Asking):
         far = max([*wanted.values(), self.ends[0], self.pool.asked(base)])
         now = [(c, end - self.pool.asked(c)) for c, end in {**wanted, base: far}.items()]
         rows = rows_of(now, self) + n * self.ends[0] * self.plan.study.repeats
+        timed = (len(now) + n) * TIMED if self.timing else 0
+        last = self.finalists()
         least, most = (
-            rows_of([(c, to - self.pool.asked(c)) for c in self.finalists()], self)
+            rows_of([(c, to - self.pool.asked(c)) for c in last], self)
             for to in (far + len(self.held_out), len(self.plan.prompt_set))
         )
-        spent = self.spent()
-        early = spent.share(EXPLORE).fits(self.cost(rows)) and spent.fits(self.cost(rows + least))
-        return early or spent.fits(self.cost(rows + most))
+        ledger, after = self.ledger, timed + self.final_timed(last)
+        early = ledger.spent.share(EXPLORE).fits(ledger.cost(rows, timed))
+        return (early and ledger.fits(rows + least, after)) or ledger.fits(rows + most, after)
 
     # The finalists
 
@@ -333,8 +342,9 @@ class Searching(Asking):
                 if self._decided():
                     break
                 rest = [(c, end - level + len(self.held_out)) for c in self.finalists()]
-                if not self.spent().fits(self.cost(rows_of(rest, self))):
-                    self.stopped = f"budget: {self.spent().describe()}"
+                timed = self.final_timed(self.finalists())
+                if not self.ledger.fits(rows_of(rest, self), timed):
+                    self.stopped = f"budget: {self.ledger.spent.describe()}"
                     break
             yield from self._ask(store, done, dict.fromkeys(cells, end))
 
@@ -353,10 +363,13 @@ class Searching(Asking):
 
     def _ranked(self) -> list[str]:
         """Cells alive, the best first; with several objectives those that nothing beats, the least asked first."""
-        cells = sorted(self.pool.alive, key=lambda c: -self._worth.get(c, -2.0))
+        cells = sorted(
+            self.pool.alive, key=lambda c: (c in self.infeasible, -self._worth.get(c, -2.0))
+        )
         if len(self.objectives) == 1:
             return cells
         cells = [c for c in cells if c in self._worth and self.pool.asked(c)]
+        cells = [c for c in cells if c not in self.infeasible] or cells
         first = front({c: self._losses(c) for c in cells})
         if self._final is None:
             first.sort(key=self.pool.asked)
@@ -376,9 +389,9 @@ class Searching(Asking):
         return values
 
     def _told(self, cell: str) -> list[float]:
-        """The same for the sampler: a cell that breaks a limit is no good, however good its answers are."""
+        """The same for the sampler: a cell that breaks a limit as far as is known is no good, however good its answers are."""
         values = self._values(cell)
-        return [-1.0, *values[1:]] if cell in self._broken else values
+        return [-1.0, *values[1:]] if cell in self.infeasible else values
 
     def _cost(self, cell: str, objective: Objective) -> float:
         """Difference to the baseline on the prompts of both; NaN if nothing is known."""
@@ -403,7 +416,7 @@ class Searching(Asking):
             if cell in cells and cell in self._worth:
                 trials.report(trial, self._worth[cell], self.pool.asked(cell))
 
-    def _note(self, store: RunStore) -> None:
+    def _note(self, store: RunStore, *, measured: bool = False) -> None:
         asked = {cell: self.pool.asked(cell) for cell in self.pool.cells}
         stopped = {cell: drop.why for cell, drop in self.pool.dropped.items()}
         if self._final is not None:
@@ -411,7 +424,7 @@ class Searching(Asking):
                 if cell not in self._final:
                     stopped[cell] = f"not among the best after {asked[cell]} prompts"
         more: dict[str, Any] = {"finalists": self.finalists(), "n_trials": len(self.known)}
-        self.note(store, stopped, asked, **more)
+        self.note(store, stopped, asked, measured=measured, **more)
 
 
 def front(losses: Mapping[str, Sequence[float]]) -> list[str]:

@@ -19,18 +19,21 @@ from workbench.errors import ParamError, StudyError
 from workbench.plan import split_of
 from workbench.prompts import load as load_prompts
 from workbench.runs import Run
+from workbench.scorers.several import get_scorers
 from workbench.study import Study
 from workbench.tuning.budget import Budget
 from workbench.tuning.proposing import optuna
 from workbench.tuning.racing import Racing
 from workbench.tuning.searching import Searching, front
+from workbench.tuning.timing import time_finalists
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from workbench.deciding import Decision
     from workbench.deciding.objective import Objective
+    from workbench.prompts import Prompt
     from workbench.tuning.pool import Pool
     from workbench.tuning.race import Race
 
@@ -85,19 +88,18 @@ class Tuned:
     @property
     def course(self) -> str:
         """What was asked, in two sentences."""
-        n, left, of = len(self.run.generations), len(self.race.alive), len(self.race.cells)
-        whole = "the whole grid"
-        text = (
-            f"{of:,} cells raced; {len(self.race.dropped):,} were dropped, {left:,} "
-            f"{'is' if left == 1 else 'are'} left ({self.stopped})."
-        )
+        n, of = len(self.run.generations), len(self.race.cells)
+        lost, told = len(self.race.dropped), self.run.manifest["race"]
+        what, whole = "cells raced", "the whole grid"
         if self.run.study.search:
-            whole = "what all of them take on all prompts"
-            last = len(self.run.manifest["race"]["finalists"])
-            text = (
-                f"{of:,} settings were tried ({self.stopped}): {len(self.race.dropped):,} surely lost, {last:,} with the baseline "
-                "answered the prompts held out."
-            )
+            what, whole = "settings were tried", "what all of them take on all prompts"
+        last = len(told["finalists"])
+        ends = f"{last:,} finalists, the baseline among them, answered the prompts held out"
+        if not told["measured"]:
+            ends = "no prompt held out was asked"
+        other = of - lost - len(set(told["finalists"]) - set(self.race.dropped))
+        rest = f"; {other:,} {'was' if other == 1 else 'were'} neither" if other else ""
+        text = f"{of:,} {what} ({self.stopped}): {lost:,} {'was' if lost == 1 else 'were'} dropped on the way, {ends}{rest}."
         share = f"{100 * n / self.n_rows_grid:.0f} % of the {self.n_rows_grid:,} of {whole}"
         return f"{text} {n:,} rows were asked, {share}."
 
@@ -146,7 +148,8 @@ def tune(
         say: Told in one line what is going on; to standard error by default.
 
     Raises:
-        StudyError: Fewer than two cells, no prompts to choose with, or a budget or limit that cannot be read.
+        StudyError: Fewer than two cells, no prompts to choose with, or a limit that cannot be read.
+        ParamError: A budget that cannot be read or is too small, or an objective that is none.
         ScorerError: The study has no such scorer.
         WorkbenchError: A search without the package optuna.
         PromptSetError, ModelError, EngineError, StoreError: As in `workbench.api.run`.
@@ -155,14 +158,9 @@ def tune(
     allowed = Budget.parse(budget) if budget else Budget()
     tell = say or runner.to_stderr
     declared = study if isinstance(study, Study) else Study.from_yaml(study)
-    _check(declared, alpha, trials)
+    objectives = _check(declared, alpha, trials, objective)
     declared = _held_out(declared, limit, tell)
     with api.prepared(declared, engine, limit=limit, progress=progress, say=tell) as ready:
-        objectives = parse_objectives(objective, [str(s.name) for s in ready.scorers])
-        if len(objectives) > 1 and not declared.search:
-            raise ParamError(
-                "--objective", "one, where a grid races", ", ".join(map(str, objectives))
-            )
         asked: dict[str, Any] = {
             "method": "search" if declared.search else "race",
             "objective": ", ".join(map(str, objectives)),
@@ -187,12 +185,7 @@ def tune(
         run = Run(result.dir)
         api.judge_alike(run, blocks.ready, new_rows=result.n_run > 0, say=tell)
         blocks.read(run)
-        settings = declared.latency
-        if settings:
-            cells = blocks.finalists()
-            api.time_run(
-                result.dir, blocks.ready, progress=progress, say=say, cells=cells, **settings
-            )
+        time_finalists(blocks, result.dir, progress=progress, say=say)
     done = Run(result.dir)
     done.write()
     decision = decide(done, subject_to=limits, objective=objectives[0].metric)
@@ -201,8 +194,10 @@ def tune(
     return Tuned(done, decision, blocks.race, blocks.stopped, blocks.n_rows_whole, best)
 
 
-def _check(study: Study, alpha: float, trials: int | None) -> None:
-    """Everything that can be said before a model is loaded."""
+def _check(
+    study: Study, alpha: float, trials: int | None, objective: str | Sequence[str] | None
+) -> tuple[Objective, ...]:
+    """Everything that can be said before a model is loaded; the objectives."""
     if not 0 < alpha < 0.5:
         raise ParamError("alpha", "a number above 0 and below 0.5", alpha)
     if study.search:
@@ -211,25 +206,38 @@ def _check(study: Study, alpha: float, trials: int | None) -> None:
         raise StudyError(study.name, "--trials goes with a search, and this study has none")
     if trials is not None and trials < 1:
         raise ParamError("--trials", "a whole number that is at least 1", trials)
+    scorers = get_scorers(study.scorers, study.base_dir, study.repeats)
+    objectives = parse_objectives(objective, [str(s.name) for s in scorers])
+    if len(objectives) > 1 and not study.search:
+        raise ParamError("--objective", "one, where a grid races", ", ".join(map(str, objectives)))
+    return objectives
 
 
 def _held_out(study: Study, limit: int | None, say: Say) -> Study:
-    """The study, with some prompts held out."""
-    if study.split["confirm"]:
-        return study
+    """The study, with some prompts held out; says how many if it chose them, and if either side is too small."""
     prompts = load_prompts(study.prompts, study.base_dir)
     if limit is not None:
         prompts = prompts.subset(limit, study.seed)
     groups = {p.cluster: p for p in prompts}.values()
-    sizes = {s: sum(split_of(p, s) == "confirm" for p in groups) for s in SHARES}
-    share = next((s for s, n in sizes.items() if n >= MIN_SIDE), SHARES[-1])
-    kept = study.replace(split={"confirm": share})
-    held = sum(split_of(p, share) == "confirm" for p in prompts)
-    few = "" if sizes[share] >= MIN_SIDE else f", too few to measure on ({MIN_SIDE} are needed)"
-    say(
-        f"split: the study holds no prompts out; tuning holds out {100 * share:.0f} % of them, {held} of {len(prompts)}{few}"
-    )
-    return kept
+
+    def held(share: float, of: Iterable[Prompt]) -> int:
+        return sum(split_of(p, share) == "confirm" for p in of)
+
+    share = study.split["confirm"]
+    if not share:
+        share = next((s for s in SHARES if held(s, groups) >= MIN_SIDE), SHARES[-1])
+        study = study.replace(split={"confirm": share})
+        say(
+            f"split: the study holds no prompts out; tuning holds out {held(share, prompts)} of {len(prompts)} prompts"
+        )
+    last = held(share, groups)
+    first = len(groups) - last
+    if min(first, last) < MIN_SIDE:
+        what = "prompts" if len(groups) == len(prompts) else "groups of prompts"
+        say(
+            f"split: {first} {what} to choose with, {last} held out: too few to show much ({MIN_SIDE} of each are needed)"
+        )
+    return study
 
 
 def _front(run: Run, objectives: Sequence[Objective], finalists: Sequence[str]) -> pd.DataFrame:
