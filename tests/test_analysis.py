@@ -390,7 +390,7 @@ def test_words_with_held_out_prompts():
         ([1] * 40, "It beats the baseline beyond chance."),
         (
             ([1, 0] * 20)[::-1],
-            "That is within chance: no setting is shown to beat the baseline.",
+            "On these prompts alone that is within chance of the baseline.",
         ),
     ],
 )

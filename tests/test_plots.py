@@ -377,3 +377,38 @@ def test_a_notebook_goes_on_showing_figures():
         assert mpl.is_interactive()
     finally:
         mpl.interactive(before)
+
+
+def test_the_setting_that_matters_most_next_to_the_first_fills_the_marker():
+    """Of the other settings one value is full and one hollow, and the legend says which; one that does nothing is not told."""
+    table = make_summary(8)
+    table["temperature"] = [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]
+    table["top_k"] = [5.0, 5.0, 50.0, 50.0] * 2
+    table["repetition_penalty"] = [np.nan, 1.1] * 4
+    table["quality"] = [0.8, 0.4, 0.79, 0.41] * 2
+    legend = {h.get_label(): h for h in draw(table).get_legend_handles_labels()[0]}
+    assert not any(name.startswith("k =") for name in legend)
+    assert mpl.colors.to_hex(legend["rep = 1.1"].get_markerfacecolor()) == "#ffffff"
+    assert mpl.colors.to_hex(legend["rep off"].get_markerfacecolor()) == "#666666"
+    table["quality"] = 0.5
+    names_left = {h.get_label() for h in draw(table).get_legend_handles_labels()[0]}
+    assert not any(name.startswith(("rep", "k ")) for name in names_left)
+
+
+def test_cells_that_left_a_race_are_faint_and_on_no_front():
+    """The best and fastest cell, if it left early, is neither named nor on the front; the legend says what it is."""
+    table = make_summary(6)
+    table.loc[5, ["quality", "e2el_ms_p50"]] = [0.99, 10.0]
+    gone = str(table["cell_id"].iloc[5])
+    assert len(draw(table).lines[-1].get_xdata()) > 0
+    table.attrs["left"] = {gone: 12}
+    ax = draw(table)
+    texts = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert "left the race early (fewer prompts)" in texts
+    at = [line for line in ax.lines if list(line.get_xdata()) == [10.0]]
+    assert [line.get_alpha() for line in at] == [0.25]
+    front = next(line for line in ax.lines if line.get_gid() == "front")
+    assert 10.0 not in front.get_xdata()
+    table.attrs["left"] = {}
+    again = next(line for line in draw(table).lines if line.get_gid() == "front")
+    assert 10.0 in again.get_xdata()

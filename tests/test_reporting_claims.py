@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +12,16 @@ import pytest
 from tests import browser, reports
 from tests.test_reporting import rows_of, text_of
 from workbench import reporting as show
-from workbench.engines.scripted import ScriptedEngine
+from workbench.deciding import decide
+from workbench.engines.scripted import ScriptedClock, ScriptedEngine
 from workbench.prompts import PromptSet
 from workbench.reporting import limitations
+from workbench.reporting.amounts import signs
+from workbench.reporting.short import prose
+from workbench.runs import Run
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from workbench.runs import Run
 
 LONG = "a stop text that goes on and on without a single blank ".replace(" ", "_") * 6
 
@@ -308,3 +311,65 @@ def test_adapters_are_compared_with_the_baselines(tmp_path):
     assert f"terse: sha256 {engine.info.adapters['terse']}" in text_of(
         show.record(show.read(run)).text
     )
+
+
+def test_adapters_stand_in_a_table_before_the_prose(tmp_path):
+    """One row an adapter with a few words, then the picture; the paragraphs are behind a click."""
+    engine = ScriptedEngine(
+        adapters=("terse", "none"),
+        responses=lambda r: str(int(r.prompt_id[1:]) + (1 if r.adapter == "terse" else 2)),
+        clock=ScriptedClock(40.0, 20.0),
+    )
+    run = reports.make_run(tmp_path, engine=engine, adapters=["base", "terse", "none"])
+    html = show.settings(show.read(run)).text
+    before, folded = html.split('<details class="fold"><summary>Each adapter in words', 1)
+    assert "terse against base, averaged" not in text_of(before)
+    assert "terse against base, averaged" in text_of(folded)
+    table = before[before.index("<table") : before.index("</table>")]
+    rows = rows_of(table)[1:]
+    assert [row[:2] for row in rows] == [["base", "0.0"], ["terse", "100.0"], ["none", "0.0"]]
+    assert [row[-3][:4] for row in rows] == ["40.0"] * 3
+    assert "better beyond chance" in text_of(table)
+    assert "all answers are identical" in text_of(table)
+
+
+# ------------------------------------------------------------------------------------------------ decision, race
+
+
+def test_the_decision_is_that_of_decide(tmp_path):
+    """Page and Markdown say what `workbench decide` does, with the seed of the report."""
+    run = reports.make_run(tmp_path)
+    said = decide(run, rng=3).text.splitlines()
+    html, short = reports.rendered(run, seed=3)
+    part = html[html.index('id="decision"') : html.index('id="all-cells"')]
+    for line in said:
+        assert signs(line).replace("`", "") in text_of(part)
+    assert prose(signs(said[0])) in short.split("## Decision", 1)[1]
+
+
+def test_without_two_cells_there_is_nothing_to_decide(tmp_path):
+    """The section says so, and the Markdown has none."""
+    run = reports.make_run(tmp_path, grid={"temperature": [0.7]}, baseline=None)
+    html, short = reports.rendered(run)
+    assert "There is nothing to decide: it takes two cells and their scores." in text_of(html)
+    assert "## Decision" not in short
+
+
+def test_cells_that_left_a_race_are_marked(tmp_path):
+    """In the table, the text under it, the Markdown, and the order: below the cells that answered all."""
+    run = reports.make_run(tmp_path, latency=False)
+    cells = [c for c in run.cells["cell_id"] if c != run.cell_id()]
+    path = run.path / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["race"] = {
+        "dropped": {cells[0]: "loses"},
+        "n_prompts": dict.fromkeys(run.cells["cell_id"], 24) | {cells[0]: 11},
+    }
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    facts = show.read(Run(run.path))
+    assert facts.ranked["cell_id"].iloc[-1] == cells[0]
+    html = show.cells(facts).text
+    assert html.count(">left after 11<") == 1
+    assert "Left after: the cell left the race after so many prompts" in text_of(html)
+    assert "(left after 11 prompts)" in show.markdown(facts).text
+    assert "left after" not in show.cells(show.read(reports.make_run(tmp_path / "plain"))).text

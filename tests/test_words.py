@@ -138,3 +138,63 @@ def test_the_scorer_is_named():
 def test_what_rounds_to_nothing_has_no_sign(value: float, text: str):
     """No minus zero in any sentence."""
     assert words.signed(value) == text
+
+
+def test_too_few_requests_have_a_next_step():
+    """The command that is named times enough: 8 prompts at a time, those already timed counted."""
+    latency = make_latency({"a": 100, "b": 50}, prompts=8, rounds=2)
+    text = said(latency)
+    assert " Time more: `workbench latency RUN --rounds 4`." in text
+    enough = make_latency({"a": 100, "b": 50}, prompts=8, rounds=4)
+    assert "Time more" not in said(enough)
+
+
+def test_nothing_flatters_a_baseline_that_is_best():
+    """Only a cell that was picked by its score may look better than it is."""
+    values = {"a": [1] * 20, "b": [1, 0] * 10, "c": [0] * 20}
+    generations, scores = make_rows(values)
+    cells = make_cells("a", "b", "c")
+    text = analysis.answer_in_words(analysis.summary(generations, scores, None, cells), cells)
+    assert text.startswith("No setting scores above the baseline")
+    assert "may look better" not in text
+
+
+RACE = {
+    "race": {"dropped": {"c": "loses"}, "n_prompts": {"a": 20, "b": 20, "c": 4, "d": 10}},
+}
+
+
+def test_who_left_a_race():
+    """Those dropped, and those that a search asked less than others; without a race nobody."""
+    assert words.left_race(RACE) == {"c": 4, "d": 10}
+    assert words.left_race({}) == {}
+
+
+def test_cells_that_left_a_race_are_no_equals():
+    """However well they score on fewer prompts, they stand below the others, on no front, and are named."""
+    values: dict[str, list[Any]] = {
+        "a": [1, 0] * 10,
+        "b": [1] * 19 + [0],
+        "c": [1] * 4,
+        "d": [1] * 9 + [0],
+    }
+    generations, scores = make_rows(values)
+    cells, left = make_cells("a", "b", "c", "d"), words.left_race(RACE)
+    latency = make_latency({"a": 100, "b": 100, "c": 10, "d": 10})
+    out = analysis.summary(generations, scores, latency, cells, left=left)
+    assert list(words.ranked(out, "a").index) == ["b", "a", "c", "d"]
+    assert out.set_index("cell_id")["on_front"].fillna(value=False).tolist() == [
+        False,
+        True,
+        False,
+        False,
+    ]
+    text = analysis.answer_in_words(out, cells)
+    assert text.startswith("Best: cell b")
+    assert (
+        "2 of 4 cells left the race early, after 4 to 10 prompts: their scores are of fewer prompts than the others'."
+        in text.splitlines()
+    )
+    whole = analysis.summary(generations, scores, latency, cells)
+    assert words.ranked(whole, "a").index[0] == "c"
+    assert "left the race" not in analysis.answer_in_words(whole, cells)

@@ -210,7 +210,7 @@ def _confirmed(
         lines[0] += " Too few of them for a comparison with the baseline."
     else:
         lo, diff, hi = (100 * again[c] for c in ("diff_lo", "diff_vs_baseline", "diff_hi"))
-        verdict = "That is within chance: no setting is shown to beat the baseline."
+        verdict = "On these prompts alone that is within chance of the baseline."
         if lo > 0:
             verdict = "It beats the baseline beyond chance."
         elif hi < 0:

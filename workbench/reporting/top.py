@@ -14,7 +14,7 @@ from workbench.reporting.facts import ALPHA, Facts
 from workbench.reporting.page import Html, figure, fold, join, paragraphs, prose, table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 MOST_CELLS: Final = 400
 """Rows of the table; the rest is in ``summary.csv``."""
@@ -134,12 +134,22 @@ def decision(facts: Facts) -> Html:
         return paragraphs(["There is nothing to decide: it takes two cells and their scores."])
     first, *rest = map(signs, found.sentences)
     head = [(text, "n" if i > 1 else "") for i, text in enumerate(found.columns)]
-    rows = [("", [escape(signs(text)) for text in row]) for row in found.rows]
+    rows = [("", [_whole(first), *others]) for first, *others in _texts(found.rows)]
     return join(
         f'<p class="lead">{prose(first)}</p>',
         paragraphs(rest),
         table(head, rows, "What it is between") if rows else None,
     )
+
+
+def _texts(rows: Iterable[Sequence[str]]) -> list[list[str]]:
+    """Cells as HTML, with real minus signs."""
+    return [[escape(signs(text)) for text in row] for row in rows]
+
+
+def _whole(text: str) -> str:
+    """A word that is not broken."""
+    return f'<span style="white-space: nowrap">{text}</span>'
 
 
 # ------------------------------------------------------------------------------------------------ the table
