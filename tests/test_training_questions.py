@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from workbench.training.questions import fingerprint
 
-WORDS = st.lists(st.from_regex(r"[a-zäß]{1,6}|[0-9]{1,3}", fullmatch=True), min_size=1, max_size=8)
+WORD = st.from_regex(r"[a-zäß]{1,6}|[0-9]{1,3}", fullmatch=True)
+WORDS = st.lists(WORD.filter(lambda w: w != "x"), min_size=1, max_size=8)  # "2 x 3" is a product
 SENTENCE = ".,;:!?\"'…«»“”¿"
 
 

@@ -12,6 +12,7 @@ WorkbenchError
  │   ├─ AdapterMismatch
  │   └─ AdapterInert
  ├─ EngineError            generating failed
+ │   ├─ SettingInert
  │   ├─ OutOfMemory
  │   ├─ ContextOverflow
  │   └─ EngineUnavailable
