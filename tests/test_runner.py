@@ -357,8 +357,11 @@ def test_a_run_in_use_is_refused(tmp_path: Path) -> None:
         run(tmp_path)
 
 
-def test_the_bar_shows_rows_and_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_bar_shows_rows_and_tokens(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a terminal the bar counts rows, gives tokens per second, and starts where the run continues."""
+    monkeypatch.setattr(progress, "room_for_bars", lambda: True)
     run(tmp_path, engine=Counting(10, KeyboardInterrupt()))
     run(tmp_path, progress=True)
     shown = capsys.readouterr().err
@@ -382,6 +385,7 @@ def test_lines_where_there_is_no_bar(tmp_path: Path, monkeypatch: pytest.MonkeyP
     n = len(said) - 2
     assert n == 1
     assert re.fullmatch(r"1 of 2 rows, [\d,]+ tokens/s", said[1])
+    monkeypatch.setattr(progress, "room_for_bars", lambda: True)
     _, said = run(tmp_path / "b", progress=True)
     assert len(said) == 2
 
